@@ -1,0 +1,263 @@
+//! What the union asks of the writable layer over it.
+//!
+//! The union keeps the merged tree in memory and tells the upper every change as a *batch* of
+//! [`Record`]s. A record states what now is (this name leads to that inode, this inode has these
+//! attributes), never how it came about, so replaying a log from its start gives the state again,
+//! and a snapshot of the state is itself a log.
+
+use std::{fs::File, io, path::PathBuf, sync::Arc};
+
+use pellicle_store::{Device, FileKind, Ino, Time};
+
+/// Where the content of a regular file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ContentSource {
+    /// In the lower tree, under the same inode number, cut off at the node's size.
+    Lower,
+    /// In the upper's data file of that inode number. Bytes past the data file's end, up to the
+    /// node's size, are zeros; bytes past the node's size are not part of the content.
+    Data,
+    /// Nowhere: `size` zero bytes (a new file that was never written, or no regular file).
+    Zero,
+}
+
+/// Everything the upper knows of an inode but its names, target and extended attributes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Its number.
+    pub ino: Ino,
+    /// Its type; never changes.
+    pub kind: FileKind,
+    /// `0..=0o7777`.
+    pub perm: u16,
+    /// Number of names; 0 once it has none and is only held open.
+    pub nlink: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Device number.
+    pub rdev: Device,
+    /// Bytes of content.
+    pub size: u64,
+    /// Where the content is.
+    pub content: ContentSource,
+    /// Last access.
+    pub atime: Time,
+    /// Last change of content.
+    pub mtime: Time,
+    /// Last change of the inode.
+    pub ctime: Time,
+    /// The directory that holds this directory; [`Ino::ROOT`] for all other kinds.
+    pub parent: Ino,
+}
+
+/// One statement about the merged tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Record<'a> {
+    /// The inode is as said. The first such record of an inode of the lower tree is what makes
+    /// its attributes the upper's.
+    Node(Node),
+    /// `name` in `parent` leads to `ino`.
+    Entry {
+        /// The directory.
+        parent: Ino,
+        /// The name in it.
+        name: &'a [u8],
+        /// Where it leads.
+        ino: Ino,
+        /// The kind of `ino`.
+        kind: FileKind,
+    },
+    /// `name` in `parent` leads nowhere, whatever the lower tree has there (a whiteout).
+    NoEntry {
+        /// The directory.
+        parent: Ino,
+        /// The name in it.
+        name: &'a [u8],
+    },
+    /// The target of symbolic link `ino`.
+    Symlink {
+        /// The link.
+        ino: Ino,
+        /// Where it points.
+        target: &'a [u8],
+    },
+    /// Extended attribute `name` of `ino` has this value, whatever the lower tree has.
+    Xattr {
+        /// The inode.
+        ino: Ino,
+        /// Full name, as `user.x`.
+        name: &'a [u8],
+        /// Its value.
+        value: &'a [u8],
+    },
+    /// `ino` has no extended attribute `name`, whatever the lower tree has.
+    NoXattr {
+        /// The inode.
+        ino: Ino,
+        /// Full name.
+        name: &'a [u8],
+    },
+    /// `ino` is gone for good: no name, not open. Everything said of it before is void.
+    Gone {
+        /// The inode.
+        ino: Ino,
+    },
+}
+
+/// What opening an upper found; for the person, and for `info`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recovery {
+    /// Batches that were applied.
+    pub batches: u64,
+    /// Whether the upper was closed in good order the last time.
+    pub clean: bool,
+    /// Bytes of an unfinished tail that were set aside.
+    pub torn_bytes: u64,
+    /// Whether the host went down since, so that changes which were never synced may be missing.
+    pub host_crashed: bool,
+}
+
+/// Room on the file system that holds the upper, in bytes and inodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// Preferred block size, bytes.
+    pub block_size: u32,
+    /// All bytes.
+    pub total: u64,
+    /// Free bytes.
+    pub free: u64,
+    /// Free bytes for unprivileged users.
+    pub available: u64,
+    /// All inodes.
+    pub files: u64,
+    /// Free inodes.
+    pub files_free: u64,
+}
+
+/// Why an upper could not be opened or could not keep a change.
+#[derive(Debug, thiserror::Error)]
+pub enum UpperError {
+    /// The host said no: no space, quota, I/O error, read-only. Nothing was changed.
+    #[error("cannot {doing} {}", path.display())]
+    Io {
+        /// What was being done, as `write to`.
+        doing: &'static str,
+        /// The host file.
+        path: PathBuf,
+        /// The host's answer.
+        source: io::Error,
+    },
+    /// Another process has it open.
+    #[error("{} is in use{}", path.display(), holder.map(|p| format!(" by process {p}")).unwrap_or_default())]
+    InUse {
+        /// The upper's directory.
+        path: PathBuf,
+        /// The process that holds it, where known.
+        holder: Option<u32>,
+    },
+    /// It belongs to another lower tree.
+    #[error("{} was written over another image and cannot be used over this one", path.display())]
+    OtherLower {
+        /// The upper's directory.
+        path: PathBuf,
+    },
+    /// A version of the format that this program does not know.
+    #[error("{} has format version {found}, this program knows {known}; use a newer pellicle", path.display())]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+        /// The newest one known here.
+        known: u32,
+    },
+    /// Damaged where it was already durable, so that no consistent state holds everything synced.
+    #[error("{} is damaged at byte {offset}: {detail}", path.display())]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// Where.
+        offset: u64,
+        /// How.
+        detail: String,
+    },
+    /// An earlier flush failed, and what the host did keep is unknown: nothing more is taken.
+    #[error("an earlier write to {} failed to reach the disk; remount to go on from what is there", path.display())]
+    Poisoned {
+        /// The upper's directory.
+        path: PathBuf,
+    },
+}
+
+/// A writable layer. All methods may be called from any thread at once.
+pub trait Upper: Send + Sync {
+    /// Calls `apply` with every record since the beginning, batch by batch in order, and tells
+    /// what was found. Called once, before any other method.
+    ///
+    /// # Errors
+    /// [`UpperError::Corrupt`] and the host's errors.
+    fn replay(&self, apply: &mut dyn FnMut(Record<'_>)) -> Result<Recovery, UpperError>;
+
+    /// Keeps `batch`: all of it or, on error and after a crash, none of it. It survives the end of
+    /// this process from the moment this returns, and a crash of the host from the next sync on.
+    /// The caller orders batches that depend on each other by its own locks.
+    ///
+    /// # Errors
+    /// The host's errors ([`UpperError::Io`] with ENOSPC, EDQUOT, …), [`UpperError::Poisoned`].
+    fn commit(&self, batch: &[Record<'_>]) -> Result<(), UpperError>;
+
+    /// The data file of `ino`, open for reading and writing. Kept open by the upper within bounds.
+    ///
+    /// # Errors
+    /// The host's errors; a missing data file is [`UpperError::Corrupt`].
+    fn data(&self, ino: Ino) -> Result<Arc<File>, UpperError>;
+
+    /// An empty data file for `ino`, replacing any that was there. It counts only once a batch
+    /// says [`ContentSource::Data`].
+    ///
+    /// # Errors
+    /// The host's errors.
+    fn create_data(&self, ino: Ino) -> Result<Arc<File>, UpperError>;
+
+    /// Says that the data file of `ino` was filled from the lower tree, so that it must be on disk
+    /// no later than the batch that makes it count (else a crash of the host would lose bytes
+    /// which had been durable in the lower tree).
+    fn note_copied(&self, ino: Ino);
+
+    /// Removes the data file of `ino`, if any.
+    fn remove_data(&self, ino: Ino);
+
+    /// Makes the data of `ino` and every batch so far durable.
+    ///
+    /// # Errors
+    /// The host's errors; afterwards the upper is [`UpperError::Poisoned`].
+    fn sync_file(&self, ino: Ino) -> Result<(), UpperError>;
+
+    /// Makes everything so far durable.
+    ///
+    /// # Errors
+    /// As [`Upper::sync_file`].
+    fn sync_all(&self) -> Result<(), UpperError>;
+
+    /// Whether the log is worth compacting, given that a snapshot would have about
+    /// `live_records` records.
+    fn wants_compaction(&self, live_records: u64) -> bool;
+
+    /// Replaces the log by `snapshot`, which calls its argument with every record of the present
+    /// state. Atomic; the caller holds off commits meanwhile.
+    ///
+    /// # Errors
+    /// The host's errors; the old log then stays.
+    fn compact(
+        &self,
+        snapshot: &mut dyn FnMut(&mut dyn FnMut(Record<'_>)),
+    ) -> Result<(), UpperError>;
+
+    /// Room left.
+    ///
+    /// # Errors
+    /// The host's errors.
+    fn space(&self) -> Result<Space, UpperError>;
+}

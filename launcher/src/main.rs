@@ -1,0 +1,2 @@
+//! pellicle
+fn main() {}
