@@ -3,6 +3,7 @@
 //! See `fs/docs/ARCHITECTURE.md`.
 
 pub mod digest;
+pub mod import;
 pub mod node;
 
 pub use digest::Digest;
