@@ -1,1 +1,19 @@
-//! placeholder
+//! The launcher: images, containers and the command line over Pellicle's file system.
+//!
+//! `cli` parses, `commands` has one file per subcommand, `error` alone turns errors into text.
+//! Nothing is opened, made or asked of the host before a command needs it: `--help` and shell
+//! completion must work on a machine where nothing else does, and a start must cost no more than
+//! the program's own loading.
+
+pub mod cli;
+pub mod commands;
+pub mod container;
+pub mod context;
+pub mod error;
+pub mod image;
+pub mod output;
+
+pub use cli::main;
+pub use context::Context;
+pub use error::{CliError, ErrorKind};
+pub use output::Output;

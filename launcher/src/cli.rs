@@ -1,0 +1,189 @@
+//! The command line: global options, dispatch, exit codes.
+
+use std::{
+    ffi::{OsStr, OsString},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser};
+
+use crate::{
+    commands::{self, Command},
+    context::Context,
+    error::CliError,
+    output::Output,
+};
+
+/// Exit code for an error of Pellicle itself in `run` and `exec`, whose other codes are the
+/// container's own (docker run, "Exit status").
+pub const EXIT_ENGINE: u8 = 125;
+
+/// Run containers and look into images, on a layered file system in user space.
+///
+/// No daemon, no root, no kernel overlayfs: an image is a stack of read-only layers that are stored
+/// once and shared, and each container adds a thin writable layer of its own.
+#[derive(Parser, Debug)]
+#[command(
+    name = "pellicle",
+    version,
+    disable_help_subcommand = true,
+    infer_subcommands = false,
+    max_term_width = 100,
+    after_help = "Examples:
+  pellicle import rootfs.tar.gz debian:12       make an image of a tar archive
+  pellicle run -it --rm debian:12 bash          run a shell in it
+  pellicle ps -a                                list containers
+  pellicle mount debian:12 /mnt                 look into an image
+
+'pellicle COMMAND --help' tells more about a command, with examples."
+)]
+pub struct Cli {
+    /// Options that every command takes.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options that every command takes, before or after its name.
+#[derive(Args, Debug, Clone, Default)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// Directory of the store [default: $XDG_DATA_HOME/pellicle, ~/.local/share/pellicle, as root /var/lib/pellicle]
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "PELLICLE_ROOT",
+        global = true,
+        hide_env = true
+    )]
+    pub root: Option<PathBuf>,
+    /// Say more of what is done, on standard error: error, warn, info, debug or trace, or a filter such as `pellicle_fuse=debug` [env: PELLICLE_LOG]
+    #[arg(
+        long,
+        value_name = "LEVEL",
+        env = "PELLICLE_LOG",
+        global = true,
+        hide_env = true
+    )]
+    pub log_level: Option<String>,
+}
+
+/// Runs the program on the process's own arguments and environment; what `main` returns.
+#[must_use]
+pub fn main() -> ExitCode {
+    main_with(std::env::args_os().collect())
+}
+
+/// Runs the program on `args`, the first being the program's name.
+#[must_use]
+pub fn main_with(args: Vec<OsString>) -> ExitCode {
+    let out = Output::detect();
+    // Found in the arguments, not in the parsed command: it must be known when parsing fails.
+    let engine = matches!(subcommand_in(&args), Some("run" | "exec"));
+    match parse(args).and_then(|parsed| match parsed {
+        Parsed::Command(cli) => dispatch(*cli, out),
+        Parsed::Answered(code) => Ok(code),
+    }) {
+        Ok(code) => code,
+        Err(error) => {
+            error.print(&out);
+            ExitCode::from(error.exit_code().unwrap_or(if engine {
+                EXIT_ENGINE
+            } else {
+                error.kind().exit_code()
+            }))
+        }
+    }
+}
+
+/// The whole command line as clap sees it; also for completion and manual pages.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+enum Parsed {
+    Command(Box<Cli>),
+    /// `--help` or `--version`: already printed.
+    Answered(ExitCode),
+}
+
+fn parse(args: Vec<OsString>) -> Result<Parsed, CliError> {
+    let parsed = command()
+        .try_get_matches_from(args)
+        .and_then(|matches| Cli::from_arg_matches(&matches));
+    match parsed {
+        Ok(cli) => Ok(Parsed::Command(Box::new(cli))),
+        Err(error) if !error.use_stderr() => {
+            // A reader that has gone away (`pellicle --help | head -1`) is no failure.
+            let _ = error.print();
+            Ok(Parsed::Answered(ExitCode::SUCCESS))
+        }
+        Err(error) => Err(CliError::from_clap(&error)),
+    }
+}
+
+fn dispatch(cli: Cli, out: Output) -> Result<ExitCode, CliError> {
+    if let Some(filter) = &cli.global.log_level {
+        start_logging(filter)?;
+    }
+    let context = Context::new(cli.global, out);
+    commands::run(&context, cli.command)
+}
+
+fn start_logging(filter: &str) -> Result<(), CliError> {
+    use tracing_subscriber::{EnvFilter, fmt};
+
+    let filter = EnvFilter::try_new(filter).map_err(|e| {
+        CliError::usage(format!("{filter:?} is no log level"))
+            .because(e)
+            .with_hint("give one of error, warn, info, debug, trace")
+    })?;
+    // Fails only if logging was started before, which is then as good.
+    let _ = fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .try_init();
+    Ok(())
+}
+
+/// The subcommand's name in `args`, without parsing them.
+fn subcommand_in(args: &[OsString]) -> Option<&str> {
+    let mut rest = args.iter().skip(1).map(OsString::as_os_str);
+    while let Some(arg) = rest.next() {
+        if arg == OsStr::new("--root") || arg == OsStr::new("--log-level") {
+            rest.next();
+        } else if !arg.as_encoded_bytes().starts_with(b"-") {
+            return arg.to_str();
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn subcommand_is_found_behind_global_options() {
+        let find = |s: &str| {
+            let args: Vec<OsString> = s.split(' ').map(OsString::from).collect();
+            subcommand_in(&args).map(str::to_owned)
+        };
+        assert_eq!(find("pellicle run x").as_deref(), Some("run"));
+        assert_eq!(find("pellicle --root run exec x").as_deref(), Some("exec"));
+        assert_eq!(
+            find("pellicle --root=a --log-level debug ps").as_deref(),
+            Some("ps")
+        );
+        assert_eq!(find("pellicle --help"), None);
+    }
+}

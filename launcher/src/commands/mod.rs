@@ -1,0 +1,122 @@
+//! The subcommands, one file each: its arguments, and `run`.
+
+pub mod completion;
+pub mod diff;
+pub mod exec;
+pub mod history;
+pub mod images;
+pub mod import;
+pub mod info;
+pub mod inspect;
+pub mod kill;
+pub mod load;
+pub mod logs;
+pub mod man;
+pub mod mount;
+pub mod ps;
+pub mod rm;
+pub mod rmi;
+pub mod run;
+pub mod start;
+pub mod stop;
+pub mod store;
+pub mod tag;
+pub mod umount;
+pub mod version;
+pub mod wait;
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+use crate::{CliError, Context};
+
+/// What to do; one variant per subcommand, in the order of the help text.
+#[derive(Subcommand, Debug)]
+#[command(
+    subcommand_value_name = "COMMAND",
+    subcommand_help_heading = "Commands"
+)]
+pub enum Command {
+    /// Run a command in a new container
+    Run(run::RunArgs),
+    /// Start stopped containers
+    Start(start::StartArgs),
+    /// Run a command in a running container
+    Exec(exec::ExecArgs),
+    /// List containers
+    Ps(ps::PsArgs),
+    /// Print a container's output
+    Logs(logs::LogsArgs),
+    /// Stop running containers
+    Stop(stop::StopArgs),
+    /// Send a signal to running containers
+    Kill(kill::KillArgs),
+    /// Wait until containers stop, and print their exit codes
+    Wait(wait::WaitArgs),
+    /// Remove containers
+    Rm(rm::RmArgs),
+    /// List what a container changed
+    Diff(diff::DiffArgs),
+    /// List images
+    Images(images::ImagesArgs),
+    /// Make an image of a tar archive or a directory
+    Import(import::ImportArgs),
+    /// Load images from an OCI layout or a docker-archive
+    Load(load::LoadArgs),
+    /// Give an image another name
+    Tag(tag::TagArgs),
+    /// Remove images
+    Rmi(rmi::RmiArgs),
+    /// Tell everything about an image, as JSON
+    Inspect(inspect::InspectArgs),
+    /// Show how an image was made
+    History(history::HistoryArgs),
+    /// Mount an image, a layer or an archive, read-only
+    Mount(mount::MountArgs),
+    /// Unmount what `mount` mounted
+    Umount(umount::UmountArgs),
+    /// Look after the store: verify, collect, sizes
+    Store(store::StoreArgs),
+    /// Tell versions, what the host offers, and where the store is
+    Info(info::InfoArgs),
+    /// Print a completion script for a shell
+    Completion(completion::CompletionArgs),
+    /// Write the manual pages
+    Man(man::ManArgs),
+    /// Print the version
+    Version(version::VersionArgs),
+}
+
+/// Runs a command.
+///
+/// # Errors
+/// Whatever the command could not do.
+pub fn run(cx: &Context, command: Command) -> Result<ExitCode, CliError> {
+    match command {
+        Command::Run(args) => run::run(cx, args),
+        Command::Start(args) => start::run(cx, args),
+        Command::Exec(args) => exec::run(cx, args),
+        Command::Ps(args) => ps::run(cx, args),
+        Command::Logs(args) => logs::run(cx, args),
+        Command::Stop(args) => stop::run(cx, args),
+        Command::Kill(args) => kill::run(cx, args),
+        Command::Wait(args) => wait::run(cx, args),
+        Command::Rm(args) => rm::run(cx, args),
+        Command::Diff(args) => diff::run(cx, args),
+        Command::Images(args) => images::run(cx, args),
+        Command::Import(args) => import::run(cx, args),
+        Command::Load(args) => load::run(cx, args),
+        Command::Tag(args) => tag::run(cx, args),
+        Command::Rmi(args) => rmi::run(cx, args),
+        Command::Inspect(args) => inspect::run(cx, args),
+        Command::History(args) => history::run(cx, args),
+        Command::Mount(args) => mount::run(cx, args),
+        Command::Umount(args) => umount::run(cx, args),
+        Command::Store(args) => store::run(cx, args),
+        Command::Info(args) => info::run(cx, args),
+        Command::Completion(args) => completion::run(cx, args),
+        Command::Man(args) => man::run(cx, args),
+        Command::Version(args) => version::run(cx, args),
+    }
+}

@@ -1,0 +1,1 @@
+//! Containers: namespaces, the supervisor, and the state of each in the store.

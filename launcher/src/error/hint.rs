@@ -1,0 +1,55 @@
+//! The one table from errors to the next step that is suggested, and to exit codes.
+//!
+//! It is asked with the outermost error and walks the causes inwards; the first row that knows one
+//! decides, so that a module's own error is more telling than the host's error under it.
+
+use std::{error::Error, io};
+
+/// The next step for `error`, if one is known.
+pub(super) fn of(error: &(dyn Error + 'static)) -> Option<String> {
+    chain(error).find_map(of_one)
+}
+
+/// The exit code that `error` demands, if it demands one (126 and 127 of `run` and `exec`).
+pub(super) fn exit_code_of(_error: &(dyn Error + 'static)) -> Option<u8> {
+    None
+}
+
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    let mut next = Some(error);
+    std::iter::from_fn(move || {
+        let error = next?;
+        next = error.source();
+        Some(error)
+    })
+}
+
+fn of_one(error: &(dyn Error + 'static)) -> Option<String> {
+    if let Some(e) = error.downcast_ref::<io::Error>() {
+        return of_errno(e.raw_os_error()?).map(str::to_owned);
+    }
+    if let Some(e) = error.downcast_ref::<rustix::io::Errno>() {
+        return of_errno(e.raw_os_error()).map(str::to_owned);
+    }
+    if let Some(e) = error.downcast_ref::<nix::errno::Errno>() {
+        return of_errno(*e as i32).map(str::to_owned);
+    }
+    None
+}
+
+fn of_errno(errno: i32) -> Option<&'static str> {
+    Some(match errno {
+        libc::ENOSPC => {
+            "free some space (`pellicle store df` tells what the store holds, `pellicle store gc` drops what nothing uses), or put the store elsewhere with --root DIR"
+        }
+        libc::EDQUOT => {
+            "your disk quota is used up: free some space, or put the store elsewhere with --root DIR"
+        }
+        libc::EACCES | libc::EPERM => {
+            "check the owner and mode of that path; a store of your own goes where --root DIR or PELLICLE_ROOT says"
+        }
+        libc::EROFS => "that file system is read-only: put the store elsewhere with --root DIR",
+        libc::EMFILE | libc::ENFILE => "too many open files: raise the limit with `ulimit -n`",
+        _ => return None,
+    })
+}

@@ -1,0 +1,180 @@
+//! What a person or a pipe gets to see.
+//!
+//! Results go to standard output; everything else (progress, notes, warnings, errors) to standard
+//! error, so that a pipe carries results only. A reader that goes away is no error worth a
+//! message: it comes back as [`CliError::closed_pipe`] and ends the program quietly.
+
+use std::{
+    borrow::Cow,
+    fmt::Display,
+    io::{self, IsTerminal as _, Write},
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::error::CliError;
+
+/// Knows whether a terminal listens, and whether it wants colours (<https://no-color.org>).
+#[derive(Clone, Copy, Debug)]
+pub struct Output {
+    stdout_is_terminal: bool,
+    stderr_is_terminal: bool,
+    colors: bool,
+    quiet: bool,
+}
+
+impl Output {
+    /// Looks at the process's streams and environment.
+    #[must_use]
+    pub fn detect() -> Self {
+        let stderr_is_terminal = io::stderr().is_terminal();
+        let set = |name| std::env::var_os(name).is_some_and(|v| !v.is_empty());
+        Self {
+            stdout_is_terminal: io::stdout().is_terminal(),
+            stderr_is_terminal,
+            colors: stderr_is_terminal
+                && !set("NO_COLOR")
+                && std::env::var_os("TERM").is_none_or(|t| t != "dumb"),
+            quiet: false,
+        }
+    }
+
+    /// The same, without notes and progress if `quiet`.
+    #[must_use]
+    pub fn quiet_if(self, quiet: bool) -> Self {
+        Self {
+            quiet: self.quiet || quiet,
+            ..self
+        }
+    }
+
+    /// Whether standard output is a terminal.
+    #[must_use]
+    pub fn stdout_is_terminal(&self) -> bool {
+        self.stdout_is_terminal
+    }
+
+    /// Prints one line of result.
+    ///
+    /// # Errors
+    /// If standard output takes no more: the reader is gone, or the disk it goes to is full.
+    pub fn line(&self, text: impl Display) -> Result<(), CliError> {
+        self.write(format!("{text}\n").as_bytes())
+    }
+
+    /// Writes bytes of result as they are.
+    ///
+    /// # Errors
+    /// As [`Output::line`].
+    pub fn write(&self, bytes: &[u8]) -> Result<(), CliError> {
+        let mut out = io::stdout().lock();
+        out.write_all(bytes)
+            .and_then(|()| out.flush())
+            .map_err(CliError::from_stdout)
+    }
+
+    /// Tells what was done, in one line on standard error; not if quiet.
+    pub fn note(&self, text: impl Display) {
+        if !self.quiet {
+            self.to_stderr(format!("{text}\n"));
+        }
+    }
+
+    /// Tells of something that is likely not as wished but does not stop the command.
+    pub fn warn(&self, text: impl Display) {
+        self.to_stderr(format!(
+            "{}: {text}\n",
+            self.painted("pellicle: warning", "33;1")
+        ));
+    }
+
+    /// `text` in a colour (SGR parameters) if standard error is a terminal that wants it.
+    #[must_use]
+    pub fn painted<'a>(&self, text: &'a str, sgr: &str) -> Cow<'a, str> {
+        if self.colors {
+            Cow::Owned(format!("\x1b[{sgr}m{text}\x1b[0m"))
+        } else {
+            Cow::Borrowed(text)
+        }
+    }
+
+    /// Begins a step that takes time: a moving bar on a terminal, nothing before its end on a pipe.
+    /// `total` is in bytes, if known.
+    #[must_use]
+    pub fn step(&self, what: impl Into<Cow<'static, str>>, total: Option<u64>) -> Step {
+        let what = what.into();
+        let bar = if self.stderr_is_terminal && !self.quiet {
+            bar_for(&what, total)
+        } else {
+            ProgressBar::hidden()
+        };
+        Step {
+            what,
+            bar,
+            bytes: AtomicU64::new(0),
+            out: *self,
+        }
+    }
+
+    /// Writes to standard error at once; a closed one must not end the command.
+    pub(crate) fn to_stderr(&self, text: impl AsRef<[u8]>) {
+        let _ = io::stderr().lock().write_all(text.as_ref());
+    }
+}
+
+fn bar_for(what: &str, total: Option<u64>) -> ProgressBar {
+    let (bar, template) = match total {
+        Some(total) => (
+            ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr()),
+            "{msg:30!} [{wide_bar}] {bytes}/{total_bytes} {bytes_per_sec} {eta}",
+        ),
+        None => (
+            ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()),
+            "{spinner} {msg} {bytes} {bytes_per_sec}",
+        ),
+    };
+    let style = ProgressStyle::with_template(template)
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .progress_chars("=> ");
+    bar.set_style(style);
+    bar.set_message(what.to_owned());
+    bar.enable_steady_tick(Duration::from_millis(120));
+    bar
+}
+
+/// A step in progress; its bar goes away when it is dropped.
+#[derive(Debug)]
+pub struct Step {
+    what: Cow<'static, str>,
+    bar: ProgressBar,
+    bytes: AtomicU64,
+    out: Output,
+}
+
+impl Step {
+    /// So many more bytes of the source are done.
+    pub fn advance(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.bar.inc(bytes);
+    }
+
+    /// How many bytes were done so far.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Ends the step with one line of what came of it.
+    pub fn done(self, result: impl Display) {
+        self.bar.finish_and_clear();
+        self.out.note(format!("{}: {result}", self.what));
+    }
+}
+
+impl Drop for Step {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
