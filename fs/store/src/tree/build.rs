@@ -170,6 +170,7 @@ pub(crate) struct Node {
 pub(crate) struct Dir {
     pub(crate) children: BTreeMap<Box<[u8]>, Child>,
     pub(crate) opaque: bool,
+    pub(crate) implied: bool,
 }
 
 /// A tree in the making. Equal trees give equal files, whatever the order they were built in.
@@ -354,6 +355,19 @@ impl TreeBuilder {
     #[must_use]
     pub fn is_opaque(&self, dir: NodeId) -> bool {
         self.dir(dir).opaque
+    }
+
+    /// Says whether `dir` is only implied: the layer names something in it, but not the directory
+    /// itself. Over layers that have it, its metadata is theirs (flattening must keep it: a layer of
+    /// just `tmp/x` does not make `/tmp` 0755); where none has it, its own counts.
+    pub fn set_implied(&mut self, dir: NodeId, implied: bool) {
+        self.dir_mut(dir).implied = implied;
+    }
+
+    /// Whether `dir` is only implied.
+    #[must_use]
+    pub fn is_implied(&self, dir: NodeId) -> bool {
+        self.dir(dir).implied
     }
 
     /// The tree file in memory. Prefer [`TreeBuilder::write`] where it may be large.
