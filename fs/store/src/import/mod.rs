@@ -4,6 +4,7 @@
 
 mod error;
 mod progress;
+mod tar;
 
 pub use error::{DirectoryProblem, ImportError, TarError, TarProblem};
 pub use progress::{Cancel, Progress};
