@@ -41,6 +41,12 @@ impl Writer {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+    /// Digest of the bytes taken so far: an import compares it with what was promised before it
+    /// publishes anything.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        todo!()
+    }
     /// Publishes what was written under its digest.
     pub fn finish(self) -> Result<Digest, StoreError> {
         todo!()
