@@ -2,7 +2,7 @@
 
 use std::{fmt, io, path::PathBuf};
 
-use crate::Digest;
+use crate::{Digest, StoreError};
 
 /// Why a layer was not imported. Whatever it is, no tree and no blob of the layer is left behind.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +31,16 @@ pub enum ImportError {
         /// What the decoder says.
         detail: String,
     },
+    /// The source is compressed in a way that layers are not.
+    #[error(
+        "{name} is compressed with {format}; layers are plain tar, gzip or zstd: unpack it first"
+    )]
+    Unsupported {
+        /// The source.
+        name: String,
+        /// The format.
+        format: &'static str,
+    },
     /// The tar stream is damaged, or holds what no layer may hold.
     #[error("cannot import {name}")]
     Tar {
@@ -52,6 +62,9 @@ pub enum ImportError {
         /// What came.
         actual: Digest,
     },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The caller asked to stop.
     #[error("the import was cancelled; nothing of it was kept")]
     Cancelled,

@@ -2,11 +2,19 @@
 //!
 //! `fs/docs/IMPORT.md` says what each kind of entry becomes and what bad input is answered with.
 
+mod assemble;
+mod chunks;
+mod contents;
+mod decode;
 mod error;
+mod layer;
+mod paths;
+mod pipeline;
 mod progress;
 mod tar;
 
 pub use error::{DirectoryProblem, ImportError, TarError, TarProblem};
+pub use layer::import_layer;
 pub use progress::{Cancel, Progress};
 
 use crate::Digest;
@@ -26,6 +34,16 @@ pub struct ImportOptions {
     pub owners: Owners,
     /// Compression of the blob that [`import_directory`] makes.
     pub compression: Compression,
+}
+
+impl ImportOptions {
+    /// What messages call the source.
+    fn source_name(&self) -> &str {
+        match self.name.as_str() {
+            "" => "the layer",
+            name => name,
+        }
+    }
 }
 
 /// Who owns the files of an imported directory.
