@@ -6,7 +6,8 @@
     clippy::todo,
     unused_variables,
     missing_docs,
-    clippy::missing_errors_doc
+    clippy::missing_errors_doc,
+    dead_code
 )]
 
 use std::{fs::File, ops::ControlFlow, sync::Arc};
@@ -15,123 +16,16 @@ use pellicle_layer::Lower;
 pub use pellicle_store::{Attr, Device, FileKind, Ino, Time};
 use pellicle_upper::{Recovery, Space, Upper};
 
-/// CONTRACT SKELETON: the union's author fills this in; names and signatures are what others build on.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error("no such file or directory")]
-    NotFound,
-    #[error("not a directory")]
-    NotDirectory,
-    #[error("is a directory")]
-    IsDirectory,
-    #[error("file exists")]
-    Exists,
-    #[error("directory not empty")]
-    NotEmpty,
-    #[error("read-only file system")]
-    ReadOnly,
-    #[error("invalid argument")]
-    Invalid,
-    #[error("file name too long")]
-    NameTooLong,
-    #[error("too many links")]
-    TooManyLinks,
-    #[error("no such attribute")]
-    NoAttribute,
-    #[error("operation not permitted")]
-    NotPermitted,
-    #[error("no data or hole there")]
-    NoSuchOffset,
-    #[error("file too large")]
-    TooLarge,
-    #[error("result does not fit")]
-    Range,
-    #[error("operation not supported")]
-    Unsupported,
-    #[error(transparent)]
-    Lower(#[from] pellicle_layer::LowerError),
-    #[error(transparent)]
-    Upper(#[from] pellicle_upper::UpperError),
-}
+mod error;
+mod request;
 
-impl Error {
-    /// The errno that says this to a program.
-    #[must_use]
-    pub fn errno(&self) -> i32 {
-        todo!()
-    }
-}
+pub use error::Error;
+pub use request::{
+    Caller, Difference, DifferenceKind, Listed, NewNode, Options, RenameFlags, SetAttr,
+};
 
-/// Who asks: the ids that a new inode gets and that clear set-id bits.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Caller {
-    pub uid: u32,
-    pub gid: u32,
-    pub umask: u32,
-}
-
-/// What `setattr` changes; `None` leaves as is.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct SetAttr {
-    pub perm: Option<u16>,
-    pub uid: Option<u32>,
-    pub gid: Option<u32>,
-    pub size: Option<u64>,
-    pub atime: Option<Time>,
-    pub mtime: Option<Time>,
-    pub ctime: Option<Time>,
-    /// Clear set-user-ID (and set-group-ID of a group-executable file): the kernel's KILL_SUIDGID.
-    pub kill_suid_sgid: bool,
-}
-
-/// A new inode, for [`Union::make`].
-#[derive(Clone, Copy, Debug)]
-pub enum NewNode<'a> {
-    Regular,
-    Directory,
-    Symlink(&'a [u8]),
-    CharDevice(Device),
-    BlockDevice(Device),
-    Fifo,
-    Socket,
-}
-
-/// One name of a listing.
-#[derive(Clone, Copy, Debug)]
-pub struct Listed<'a> {
-    pub name: &'a [u8],
-    pub ino: Ino,
-    pub kind: FileKind,
-    /// Where to go on after this one.
-    pub next: u64,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-pub struct RenameFlags {
-    pub no_replace: bool,
-    pub exchange: bool,
-}
-
-/// One difference from the lower tree, for `diff`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Difference {
-    /// Absolute path in the tree, bytes.
-    pub path: Vec<u8>,
-    pub kind: DifferenceKind,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DifferenceKind {
-    Added,
-    Changed,
-    Deleted,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Options {
-    /// Refuse every change with [`Error::ReadOnly`] (no upper needed then).
-    pub read_only: bool,
-}
+/// How many names a regular file, link or device may have, as on ext4. Directories have no such bound.
+pub const LINK_MAX: u32 = 65_000;
 
 /// The merged tree.
 pub struct Union {
