@@ -6,6 +6,7 @@ mod assemble;
 mod chunks;
 mod contents;
 mod decode;
+mod directory;
 mod error;
 mod layer;
 mod paths;
@@ -13,6 +14,7 @@ mod pipeline;
 mod progress;
 mod tar;
 
+pub use directory::import_directory;
 pub use error::{DirectoryProblem, ImportError, TarError, TarProblem};
 pub use layer::import_layer;
 pub use progress::{Cancel, Progress};

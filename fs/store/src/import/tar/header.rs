@@ -18,7 +18,7 @@ impl<'a> Block<'a> {
     pub(super) fn new(bytes: &'a [u8; BLOCK]) -> Option<Self> {
         let header = Header::from_byte_slice(bytes);
         let stored = field(&header.as_old().cksum)?;
-        (stored == sum(bytes, |b| i128::from(b)) || stored == sum(bytes, |b| i128::from(b as i8)))
+        (stored == sum(bytes, i128::from) || stored == sum(bytes, |b| i128::from(b as i8)))
             .then_some(Self(header))
     }
 

@@ -164,8 +164,11 @@ impl PaxSparse {
     }
 }
 
+/// Key and value of a record, and what follows it.
+type Record<'a> = (&'a [u8], &'a [u8], &'a [u8]);
+
 /// Splits the first record `LENGTH KEY=VALUE\n` off; the length counts the whole record.
-fn record(data: &[u8]) -> Result<(&[u8], &[u8], &[u8]), TarProblem> {
+fn record(data: &[u8]) -> Result<Record<'_>, TarProblem> {
     let bad = |detail| TarProblem::Pax { detail };
     let space = data
         .iter()
