@@ -631,7 +631,14 @@ fn times_keep_their_nanoseconds_before_and_after_the_epoch() {
         return;
     }
     let m = Mounted::writable(small_tree());
-    for (sec, nsec) in [(-5, 300_000_000), (-1, 0), (0, 1), (1 << 33, 999_999_999)] {
+    for (sec, nsec) in [
+        (-5, 300_000_000),
+        (-1, 0),
+        (0, 1),
+        (1 << 33, 999_999_999),
+        (i64::MIN, 0),
+        (i64::MAX, 0),
+    ] {
         let t = rustix::fs::Timespec {
             tv_sec: sec,
             tv_nsec: nsec,

@@ -12,6 +12,14 @@ struct Node {
     content: Vec<u8>,
     xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
     file: Option<Arc<File>>,
+    trouble: Option<Trouble>,
+}
+
+/// What reading a file runs into.
+#[derive(Clone, Copy)]
+pub(crate) enum Trouble {
+    Bug,
+    Damage,
 }
 
 pub(crate) struct MemoryLower {
@@ -55,6 +63,7 @@ impl MemoryLower {
             content: Vec::new(),
             xattrs: BTreeMap::new(),
             file: None,
+            trouble: None,
         });
         ino
     }
@@ -110,6 +119,10 @@ impl MemoryLower {
         self.at(ino)
             .xattrs
             .insert(name.as_bytes().to_vec(), value.to_vec());
+    }
+
+    pub(crate) fn trouble(&mut self, ino: Ino, what: Trouble) {
+        self.at(ino).trouble = Some(what);
     }
 
     pub(crate) fn attr_mut(&mut self, ino: Ino) -> &mut Attr {
@@ -180,7 +193,18 @@ impl Lower for MemoryLower {
     }
 
     fn read(&self, ino: Ino, offset: u64, buf: &mut [u8]) -> Result<usize, LowerError> {
-        let content = &self.get(ino, "regular file")?.content;
+        let node = self.get(ino, "regular file")?;
+        match node.trouble {
+            None => {}
+            Some(Trouble::Bug) => panic!("a bug made for the test"),
+            Some(Trouble::Damage) => {
+                return Err(LowerError::Corrupt {
+                    what: "an object".into(),
+                    detail: "bad".into(),
+                });
+            }
+        }
+        let content = &node.content;
         let rest = content.get(offset as usize..).unwrap_or_default();
         let n = rest.len().min(buf.len());
         buf[..n].copy_from_slice(&rest[..n]);

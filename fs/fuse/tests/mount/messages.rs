@@ -108,6 +108,18 @@ fn reading_a_warm_tree_right_after_the_first_time_sends_attributes_at_most() {
 }
 
 #[test]
+fn a_read_only_mount_doubts_no_access_time() {
+    if !can_mount() {
+        return;
+    }
+    let m = Mounted::with(wide_tree(), true, ServeOptions::default());
+    walk_and_read(&m);
+    let before = m.stats().total();
+    walk_and_read(&m);
+    assert_eq!(m.stats().total(), before, "{:?}", m.stats().snapshot());
+}
+
+#[test]
 fn opening_and_closing_takes_at_most_one_message_for_a_whole_mount() {
     if !can_mount() {
         return;

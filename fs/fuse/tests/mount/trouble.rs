@@ -7,6 +7,7 @@ use pellicle_fuse::{FuseError, MountOptions, mount_here, mount_with_helper, unmo
 use crate::{
     everyday::small_tree,
     fixture::{Mounted, by_helper, can_mount},
+    lower::Trouble,
 };
 
 fn mount(dir: &Path) -> Result<std::os::fd::OwnedFd, FuseError> {
@@ -121,4 +122,52 @@ fn a_read_only_mount_refuses_every_change() {
     assert_eq!(code(fs::create_dir(m.path("d"))), Some(libc::EROFS));
     assert_eq!(fs::read(m.path("a")).unwrap(), b"content of a");
     m.assert_kernel_agrees("refused changes");
+}
+
+#[test]
+fn a_bug_fails_its_request_and_nothing_else() {
+    if !can_mount() {
+        return;
+    }
+    let mut lower = small_tree();
+    let bug = lower.file(pellicle_store::Ino::ROOT, "bug", b"1");
+    lower.trouble(bug, Trouble::Bug);
+    let damaged = lower.file(pellicle_store::Ino::ROOT, "damaged", b"2");
+    lower.trouble(damaged, Trouble::Damage);
+    let m = Mounted::writable(lower);
+    // More often than there are threads.
+    for _ in 0..10 {
+        for name in ["bug", "damaged"] {
+            let e = fs::read(m.path(name)).unwrap_err();
+            assert_eq!(e.raw_os_error(), Some(libc::EIO), "{name}");
+        }
+    }
+    assert_eq!(fs::read(m.path("a")).unwrap(), b"content of a");
+    fs::write(m.path("new"), b"x").unwrap();
+    m.assert_kernel_agrees("bugs");
+}
+
+#[test]
+fn who_may_not_mount_is_told_what_to_switch_on() {
+    if !can_mount() {
+        return;
+    }
+    if !by_helper() {
+        println!("skipped: for the run as an ordinary user only");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let e = mount_here(dir.path(), &MountOptions::default()).unwrap_err();
+    assert!(matches!(&e, FuseError::MountDenied { .. }), "{e:?}");
+    assert!(e.to_string().contains("sysctl"), "{e}");
+    let allowed = fs::read_to_string("/etc/fuse.conf")
+        .is_ok_and(|text| text.lines().any(|l| l.trim() == "user_allow_other"));
+    if !allowed {
+        let others = MountOptions {
+            allow_other: true,
+            ..MountOptions::default()
+        };
+        let e = mount_with_helper(dir.path(), &others).unwrap_err();
+        assert!(matches!(&e, FuseError::OthersDenied), "{e:?}");
+    }
 }
