@@ -13,6 +13,8 @@ mod paths;
 mod pipeline;
 mod progress;
 mod tar;
+#[cfg(test)]
+mod tests;
 
 pub use directory::import_directory;
 pub use error::{DirectoryProblem, ImportError, TarError, TarProblem};

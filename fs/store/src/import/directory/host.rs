@@ -214,19 +214,24 @@ type Get<'a> = &'a mut dyn FnMut(&[u8], &mut [u8]) -> Result<usize, Errno>;
 
 fn collect(path: &Path, list: List<'_>, get: Get<'_>) -> Result<Xattrs, ImportError> {
     const MOST: usize = 65536; // Linux XATTR_LIST_MAX and XATTR_SIZE_MAX
-    // Most files have none: asking for the length first costs no buffer.
-    let listed = match list(&mut []) {
-        Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
-        _ => {
-            let mut names = vec![0; MOST];
-            let n = list(&mut names).map_err(|e| failed(path, "list its attributes", e))?;
-            names.truncate(n);
-            names
+    // Most files have no attributes: a small buffer is enough to learn that.
+    let mut names = vec![0; 512];
+    let listed = match list(&mut names) {
+        Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
+        Err(Errno::RANGE) => {
+            names = vec![0; MOST];
+            list(&mut names)
         }
+        listed => listed,
     };
+    let listed = listed.map_err(|e| failed(path, "list its attributes", e))?;
+    names.truncate(listed);
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
     let mut all = Vec::new();
     let mut value = vec![0; MOST];
-    for name in listed.split(|b| *b == 0).filter(|name| wanted(name)) {
+    for name in names.split(|b| *b == 0).filter(|name| wanted(name)) {
         let n = match get(name, &mut value) {
             Ok(n) => n,
             Err(Errno::NODATA) => return Err(problem(path, DirectoryProblem::Changed)),

@@ -95,3 +95,13 @@ fn write_archive(
     }
     to.finish().map_err(emit::refused)
 }
+
+/// The archive of `dir`, uncompressed, without a store.
+#[cfg(test)]
+pub(super) fn archive_of(dir: &Path, options: &ImportOptions) -> Result<Vec<u8>, ImportError> {
+    let mut all = Vec::new();
+    let mut emitter = Emitter::new(&mut all as &mut dyn Write);
+    Walk::new(dir, options, None).run(&host::open_top(dir)?, &mut emitter)?;
+    emitter.finish()?;
+    Ok(all)
+}
