@@ -119,7 +119,7 @@ impl Output {
     }
 
     /// Writes to standard error at once; a closed one must not end the command.
-    pub(crate) fn to_stderr(&self, text: impl AsRef<[u8]>) {
+    pub(crate) fn to_stderr(self, text: impl AsRef<[u8]>) {
         let _ = io::stderr().lock().write_all(text.as_ref());
     }
 }

@@ -5,6 +5,8 @@
 
 use std::{error::Error, io};
 
+use crate::image::ImageError;
+
 /// The next step for `error`, if one is known.
 pub(super) fn of(error: &(dyn Error + 'static)) -> Option<String> {
     chain(error).find_map(of_one)
@@ -25,6 +27,9 @@ fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn 
 }
 
 fn of_one(error: &(dyn Error + 'static)) -> Option<String> {
+    if let Some(e) = error.downcast_ref::<ImageError>() {
+        return of_image(e);
+    }
     if let Some(e) = error.downcast_ref::<io::Error>() {
         return of_errno(e.raw_os_error()?).map(str::to_owned);
     }
@@ -35,6 +40,31 @@ fn of_one(error: &(dyn Error + 'static)) -> Option<String> {
         return of_errno(*e as i32).map(str::to_owned);
     }
     None
+}
+
+fn of_image(error: &ImageError) -> Option<String> {
+    Some(match error {
+        ImageError::BadReference { .. } => {
+            "an image name is written NAME[:TAG][@DIGEST], such as debian:12 or quay.io/user/tool:1.0".to_owned()
+        }
+        ImageError::NotFound(_) => {
+            "`pellicle images` lists what there is; `pellicle import` and `pellicle load` add more".to_owned()
+        }
+        ImageError::Ambiguous { .. } => "give more digits; `pellicle images -q --no-trunc` has them all".to_owned(),
+        ImageError::InUse { .. } => {
+            "remove the container first (`pellicle rm`), or give -f: the container keeps what it needs".to_owned()
+        }
+        ImageError::SeveralNames { .. } => "remove one of the names, or all of them with -f".to_owned(),
+        ImageError::Damaged { id, .. } => format!(
+            "`pellicle store verify` tells what else is damaged; import the image again, or drop it with `pellicle rmi -f {}`",
+            crate::image::short_id(id)
+        ),
+        ImageError::Index { path, .. } => format!(
+            "put back a copy of {}, or move it away and import the images again (their content is still in the store)",
+            path.display()
+        ),
+        ImageError::Io { .. } | ImageError::Store(_) => return None,
+    })
 }
 
 fn of_errno(errno: i32) -> Option<&'static str> {

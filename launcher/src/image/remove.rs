@@ -1,0 +1,172 @@
+//! Taking names and images off the list.
+
+use pellicle_store::Digest;
+
+use super::{ImageError, Images, Record, familiar, find_in, short_id};
+
+/// What [`Images::remove`] did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// Full names taken away.
+    pub untagged: Vec<String>,
+    /// The image that is no longer listed, by id.
+    pub deleted: Option<Digest>,
+}
+
+impl Images {
+    /// Takes a name away, and the image off the list if that was its last; or, given an id, the
+    /// image with its only name. What it alone needed stays in the store until the next collection.
+    ///
+    /// `users` tells which containers stand on an image, by id.
+    ///
+    /// # Errors
+    /// Unless `force`: [`ImageError::InUse`] if the image would go and containers use it,
+    /// [`ImageError::SeveralNames`] if an id is given and the image has more than one name.
+    /// [`ImageError::NotFound`] and its kin; if the list cannot be changed.
+    pub fn remove(
+        &self,
+        name_or_id: &str,
+        force: bool,
+        users: &dyn Fn(&Digest) -> Vec<String>,
+    ) -> Result<Removed, ImageError> {
+        let lock = self.index.lock()?;
+        let mut records = lock.read()?;
+        let removed = remove_from(&mut records, name_or_id, force, users)?;
+        lock.write(records)?;
+        Ok(removed)
+    }
+}
+
+fn remove_from(
+    records: &mut Vec<Record>,
+    name_or_id: &str,
+    force: bool,
+    users: &dyn Fn(&Digest) -> Vec<String>,
+) -> Result<Removed, ImageError> {
+    let found = find_in(records, name_or_id)?.clone();
+    let given = named(&found, name_or_id);
+    if given.is_none() && found.names.len() > 1 && !force {
+        return Err(ImageError::SeveralNames {
+            id: short_id(&found.id),
+            names: found
+                .names
+                .iter()
+                .map(|n| familiar(n))
+                .collect::<Vec<_>>()
+                .join(", "),
+        });
+    }
+    let gone = match &given {
+        Some(name) => vec![name.clone()],
+        None => found.names.clone(),
+    };
+    let left: Vec<String> = found
+        .names
+        .iter()
+        .filter(|n| !gone.contains(n))
+        .cloned()
+        .collect();
+    if !left.is_empty() {
+        for record in records.iter_mut().filter(|r| r.manifest == found.manifest) {
+            record.names.clone_from(&left);
+        }
+        return Ok(Removed {
+            untagged: gone,
+            deleted: None,
+        });
+    }
+    // The image itself is still there if it is also listed under another manifest.
+    let last = !records
+        .iter()
+        .any(|r| r.id == found.id && r.manifest != found.manifest);
+    let using = users(&found.id);
+    if last && !using.is_empty() && !force {
+        return Err(ImageError::InUse {
+            image: given.map_or_else(|| short_id(&found.id), |n| familiar(&n)),
+            containers: using.join(", "),
+        });
+    }
+    records.retain(|r| r.manifest != found.manifest);
+    Ok(Removed {
+        untagged: gone,
+        deleted: last.then_some(found.id),
+    })
+}
+
+/// Which of the record's names `text` is; `None` if it is an id or a digest.
+fn named(record: &Record, text: &str) -> Option<String> {
+    let reference: super::Reference = text.parse().ok()?;
+    if reference.digest().is_some() {
+        return None;
+    }
+    [Some(reference.clone()), reference.at_localhost()]
+        .into_iter()
+        .flatten()
+        .filter_map(|r| r.tagged())
+        .find(|name| record.names.contains(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const X: &str = "docker.io/library/x:latest";
+    const Y: &str = "docker.io/library/y:latest";
+
+    fn record(n: u8, names: &[&str]) -> Record {
+        let names = names.iter().map(|&n| n.to_owned()).collect();
+        Record {
+            manifest: Digest::of(&[n]),
+            id: Digest::of(&[n, n]),
+            names,
+            size: 0,
+        }
+    }
+
+    fn nobody(_: &Digest) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn somebody(_: &Digest) -> Vec<String> {
+        vec!["c0ffee".to_owned()]
+    }
+
+    #[test]
+    fn one_of_two_names_is_only_untagged_even_in_use() {
+        let mut list = vec![record(1, &[X, Y])];
+        let removed = remove_from(&mut list, "y", false, &somebody).unwrap();
+        assert_eq!(
+            removed,
+            Removed {
+                untagged: vec![Y.to_owned()],
+                deleted: None
+            }
+        );
+        assert_eq!(list, [record(1, &[X])]);
+    }
+
+    #[test]
+    fn the_last_name_takes_the_image_along_unless_a_container_uses_it() {
+        let mut list = vec![record(1, &[X])];
+        let e = remove_from(&mut list, "x", false, &somebody).unwrap_err();
+        assert!(
+            matches!(e, ImageError::InUse { .. }) && e.to_string().contains("c0ffee"),
+            "{e}"
+        );
+        assert_eq!(list, [record(1, &[X])], "nothing was changed");
+        let removed = remove_from(&mut list, "x", false, &nobody).unwrap();
+        assert_eq!(removed.deleted, Some(Digest::of(&[1, 1])));
+        assert!(list.is_empty());
+    }
+
+    #[test]
+    fn an_id_with_two_names_needs_force() {
+        let id = Digest::of(&[1, 1]).hex();
+        let mut list = vec![record(1, &[X, Y])];
+        let e = remove_from(&mut list, &id, false, &nobody).unwrap_err();
+        assert!(matches!(e, ImageError::SeveralNames { .. }), "{e}");
+        let removed = remove_from(&mut list, &id, true, &nobody).unwrap();
+        assert_eq!(removed.untagged, [X, Y]);
+        assert!(list.is_empty());
+    }
+}
