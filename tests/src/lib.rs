@@ -1,1 +1,90 @@
-//! helpers
+//! What the end-to-end suites share: finding the built `pellicle`, running it as root and as an
+//! ordinary user with a time limit, a store of its own for each test, and the check that a test
+//! leaves nothing behind.
+//!
+//! The suites (one test binary each, in `suites/`) drive the command line only; nothing here knows
+//! Pellicle's insides. A test that cannot run on this machine calls [`skip`] with the reason, which
+//! `tools/test` prints, counts, and in CI compares with `expected-skips`.
+
+pub mod archive;
+mod command;
+mod fixture;
+mod leftovers;
+mod store;
+mod terminal;
+mod who;
+
+pub use command::{Cmd, Outcome, Running};
+pub use fixture::{debian_layers, tools_image};
+pub use store::TestStore;
+pub use terminal::Terminal;
+pub use who::Who;
+
+use std::{
+    env,
+    fs::OpenOptions,
+    io::Write as _,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+/// Records that `test` did not run, and why. The caller returns right after it.
+pub fn skip(test: &str, why: &str) {
+    eprintln!("skipped: {test}: {why}");
+    if let Some(file) = env::var_os("PELLICLE_TEST_SKIPS") {
+        let mut file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(file)
+            .expect("PELLICLE_TEST_SKIPS can be written");
+        writeln!(file, "{test}: {why}").expect("PELLICLE_TEST_SKIPS can be written");
+    }
+}
+
+/// The `pellicle` under test: `PELLICLE_BIN`, else the one built beside this test binary.
+///
+/// # Panics
+/// If there is none.
+#[must_use]
+pub fn pellicle() -> PathBuf {
+    if let Some(path) = env::var_os("PELLICLE_BIN") {
+        return PathBuf::from(path);
+    }
+    // target/debug/deps/run-0123 -> target/debug/pellicle
+    let exe = env::current_exe().expect("own path");
+    let dir = exe
+        .parent()
+        .and_then(Path::parent)
+        .expect("target directory");
+    let path = dir.join("pellicle");
+    assert!(
+        path.is_file(),
+        "{} is missing: build it first (cargo build -p pellicle)",
+        path.display()
+    );
+    path
+}
+
+/// The repository.
+#[must_use]
+pub fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("tests/ is in the repository")
+        .to_path_buf()
+}
+
+/// Waits until `ready` gives something, at most `limit`.
+///
+/// # Panics
+/// When the time is over, naming `what`.
+pub fn wait_for<T>(what: &str, limit: Duration, mut ready: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(value) = ready() {
+            return value;
+        }
+        assert!(start.elapsed() < limit, "waited {limit:?} for {what}");
+        std::thread::sleep(Duration::from_millis(30));
+    }
+}

@@ -1,0 +1,133 @@
+//! The identities that tests run as.
+
+use std::{
+    env,
+    ffi::OsString,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
+};
+
+use nix::unistd::{Uid, User, geteuid};
+
+/// The ordinary user that a test run by root becomes; `tools/test` makes it.
+const TEST_USER: &str = "pellicle-test";
+
+/// Whom a command runs as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// Real root.
+    Root,
+    /// An ordinary user, with subordinate ids where the machine gives any.
+    User,
+}
+
+impl Who {
+    /// Those that can be had here, the ordinary user first.
+    #[must_use]
+    pub fn all() -> Vec<Who> {
+        [Who::User, Who::Root]
+            .into_iter()
+            .filter(|who| who.missing().is_none())
+            .collect()
+    }
+
+    /// Why this identity cannot be had here, if so.
+    #[must_use]
+    pub fn missing(self) -> Option<String> {
+        match (self, geteuid().is_root()) {
+            (Who::Root, false) => Some("needs root".to_owned()),
+            (Who::User, true) if self.account().is_none() => Some(format!(
+                "there is no user {TEST_USER} (tools/test makes one)"
+            )),
+            (Who::Root, true) | (Who::User, _) => None,
+        }
+    }
+
+    /// Uid and gid.
+    ///
+    /// # Panics
+    /// If the identity is [`missing`](Self::missing).
+    #[must_use]
+    pub fn ids(self) -> (u32, u32) {
+        let account = self.account().expect("the identity exists");
+        (account.uid.as_raw(), account.gid.as_raw())
+    }
+
+    fn account(self) -> Option<User> {
+        match self {
+            Who::Root => User::from_uid(Uid::from_raw(0)).ok().flatten(),
+            Who::User if geteuid().is_root() => User::from_name(TEST_USER).ok().flatten(),
+            Who::User => User::from_uid(geteuid()).ok().flatten(),
+        }
+    }
+
+    /// A command that runs `program` as this identity, with a small environment of its own.
+    ///
+    /// # Panics
+    /// If the identity is [`missing`](Self::missing).
+    #[must_use]
+    pub fn command(self, program: &Path) -> Command {
+        let account = self.account().expect("the identity exists");
+        let mut command = if self == Who::User && geteuid().is_root() {
+            let mut command = Command::new("setpriv");
+            command
+                .arg(format!("--reuid={}", account.uid))
+                .arg(format!("--regid={}", account.gid))
+                .arg("--init-groups")
+                .arg(readable_copy(program));
+            command
+        } else {
+            Command::new(program)
+        };
+        command
+            .env_clear()
+            .env("HOME", &account.dir)
+            .env("USER", &account.name)
+            .env("LANG", "C.UTF-8")
+            .env("TERM", "xterm")
+            .env(
+                "PATH",
+                "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin",
+            )
+            .current_dir("/");
+        for name in ["PELLICLE_LOG", "RUST_BACKTRACE"] {
+            if let Some(value) = env::var_os(name) {
+                command.env(name, value);
+            }
+        }
+        command
+    }
+}
+
+/// A path of `program` that every user can execute: a copy in /tmp if it is in a home directory or
+/// the like.
+fn readable_copy(program: &Path) -> OsString {
+    if program.is_relative() || !program.ends_with("pellicle") {
+        return program.into();
+    }
+    static COPY: OnceLock<PathBuf> = OnceLock::new();
+    COPY.get_or_init(|| {
+        let data = std::fs::metadata(program).expect("the program is there");
+        let changed = data
+            .modified()
+            .ok()
+            .and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok())
+            .map_or(0, |d| d.as_nanos());
+        // One copy for all test processes of a build. Put in place by rename: they race.
+        let dir = crate::store::scratch().join(format!("pellicle-bin-{}-{changed}", data.len()));
+        let copy = dir.join("pellicle");
+        if !copy.is_file() {
+            std::fs::create_dir_all(&dir).expect("scratch directory");
+            std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o755)).expect("chmod");
+            let part = dir.join(format!("part-{}", std::process::id()));
+            std::fs::copy(program, &part).expect("copy of the program");
+            std::fs::set_permissions(&part, std::fs::Permissions::from_mode(0o755)).expect("chmod");
+            std::fs::rename(&part, &copy).expect("rename");
+        }
+        copy
+    })
+    .clone()
+    .into()
+}
