@@ -73,7 +73,7 @@ impl Contents<ChunkReader> for ToStore<'_> {
 }
 
 /// The stored bytes of a member that has few.
-fn inline(from: &mut TarReader<ChunkReader>) -> Result<Vec<u8>, ImportError> {
+pub(super) fn inline(from: &mut TarReader<ChunkReader>) -> Result<Vec<u8>, ImportError> {
     let mut all = Vec::new();
     loop {
         let bytes = from.content()?;

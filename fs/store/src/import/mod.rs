@@ -8,6 +8,7 @@ mod contents;
 mod decode;
 mod directory;
 mod error;
+mod index;
 mod layer;
 mod paths;
 mod pipeline;
@@ -18,6 +19,7 @@ mod tests;
 
 pub use directory::import_directory;
 pub use error::{DirectoryProblem, ImportError, TarError, TarProblem};
+pub use index::{IndexedArchive, index_archive};
 pub use layer::import_layer;
 pub use progress::{Cancel, Progress};
 

@@ -117,6 +117,11 @@ impl<B: Bytes> TarReader<B> {
         }
     }
 
+    /// Offset of the next byte in the stream.
+    pub(in crate::import) fn position(&self) -> u64 {
+        self.position
+    }
+
     /// Stored bytes of the current member that were not read yet.
     pub(in crate::import) fn left(&self) -> u64 {
         self.left

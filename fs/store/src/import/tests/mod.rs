@@ -3,6 +3,7 @@
 mod bad_input;
 mod directories;
 mod entries;
+mod in_place;
 mod mutations;
 mod sparse;
 mod streams;
