@@ -1,8 +1,4 @@
 //! Safe wrappers over the system calls Pellicle needs; the only crate with unsafe code.
 
 pub mod log_map;
-<<<<<<< Updated upstream
-=======
-pub mod map;
->>>>>>> Stashed changes
 pub mod process;
