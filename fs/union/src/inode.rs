@@ -1,0 +1,202 @@
+//! One inode that is not, or no more, as the lower tree has it.
+//!
+//! Two locks: [`Inode::lock_content`] is held across host I/O by whoever changes the content;
+//! `state` only for the moment of reading or applying a change, never across a call to the host,
+//! to the upper or to the lower tree, and never two at once except by [`crate::change`].
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::AtomicU64},
+};
+
+use parking_lot::{Mutex, MutexGuard, RwLock};
+use pellicle_store::{Attr, Device, FileKind, Ino, Time};
+use pellicle_upper::{ContentSource, Node};
+
+use crate::{error::Error, names::Names};
+
+/// What is known of the upper's data file.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Data {
+    /// The data file surely has no bytes past the inode's size, so the inode may grow over them.
+    pub(crate) exact: bool,
+    /// `st_blocks` of the data file, once asked.
+    pub(crate) blocks: Option<u64>,
+    /// Counts changes of content, so that a late answer about `blocks` is not kept.
+    pub(crate) version: u64,
+}
+
+/// Overrides of the lower tree's extended attributes; `None` takes one away.
+pub(crate) type Xattrs = BTreeMap<Box<[u8]>, Option<Box<[u8]>>>;
+
+#[derive(Debug)]
+pub(crate) struct State {
+    /// Attributes and whereabouts of the content.
+    pub(crate) now: Node,
+    /// The upper knows of it; otherwise it is still as the lower tree has it.
+    pub(crate) recorded: bool,
+    /// Out of the table for good.
+    pub(crate) gone: bool,
+    /// Target of a symbolic link that the lower tree does not have.
+    pub(crate) target: Option<Arc<[u8]>>,
+    pub(crate) xattrs: Xattrs,
+    /// Changed names of a directory.
+    pub(crate) names: Option<Box<Names>>,
+    pub(crate) data: Data,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inode {
+    pub(crate) ino: Ino,
+    pub(crate) kind: FileKind,
+    /// How often the kernel was told of it; for new inodes only, see [`crate::table`].
+    pub(crate) told: AtomicU64,
+    content: Mutex<()>,
+    pub(crate) state: RwLock<State>,
+}
+
+/// Proof that the content of one inode is locked. Taken before [`crate::change::Change`], never after.
+pub(crate) struct ContentLock<'a> {
+    pub(crate) inode: &'a Arc<Inode>,
+    _held: MutexGuard<'a, ()>,
+}
+
+impl Inode {
+    pub(crate) fn new(now: Node) -> Arc<Self> {
+        Arc::new(Self {
+            ino: now.ino,
+            kind: now.kind,
+            told: AtomicU64::new(0),
+            content: Mutex::new(()),
+            state: RwLock::new(State {
+                now,
+                recorded: false,
+                gone: false,
+                target: None,
+                xattrs: Xattrs::new(),
+                names: None,
+                data: Data::default(),
+            }),
+        })
+    }
+
+    /// The attributes now; [`Error::NotFound`] once it is gone.
+    pub(crate) fn now(&self) -> Result<Node, Error> {
+        let state = self.state.read();
+        if state.gone {
+            return Err(Error::NotFound);
+        }
+        Ok(state.now)
+    }
+
+    pub(crate) fn lock_content(self: &Arc<Self>) -> ContentLock<'_> {
+        ContentLock {
+            inode: self,
+            _held: self.content.lock(),
+        }
+    }
+
+    /// Locks two contents in the order of their numbers; one if they are the same.
+    pub(crate) fn lock_contents<'a>(
+        a: &'a Arc<Self>,
+        b: &'a Arc<Self>,
+    ) -> (ContentLock<'a>, Option<ContentLock<'a>>) {
+        match a.ino.cmp(&b.ino) {
+            std::cmp::Ordering::Equal => (b.lock_content(), None),
+            std::cmp::Ordering::Less => {
+                let first = a.lock_content();
+                (b.lock_content(), Some(first))
+            }
+            std::cmp::Ordering::Greater => {
+                let second = b.lock_content();
+                let first = a.lock_content();
+                (second, Some(first))
+            }
+        }
+    }
+
+    /// Notes that bytes of the data file changed.
+    pub(crate) fn data_changed(&self, exact: bool) {
+        let mut state = self.state.write();
+        state.data.exact = exact;
+        state.data.blocks = None;
+        state.data.version += 1;
+    }
+}
+
+/// What an inode of the lower tree is before anything was said of it.
+pub(crate) fn node_of_lower(attr: &Attr, parent: Ino) -> Node {
+    Node {
+        ino: attr.ino,
+        kind: attr.kind,
+        perm: attr.perm,
+        nlink: attr.nlink,
+        uid: attr.uid,
+        gid: attr.gid,
+        rdev: attr.rdev,
+        size: attr.size,
+        content: match attr.kind {
+            FileKind::Regular => ContentSource::Lower,
+            _ => ContentSource::Zero,
+        },
+        atime: attr.atime,
+        mtime: attr.mtime,
+        ctime: attr.ctime,
+        parent,
+    }
+}
+
+/// A new inode of `kind`, without content.
+pub(crate) fn new_node(ino: Ino, kind: FileKind, now: Time) -> Node {
+    Node {
+        ino,
+        kind,
+        perm: 0,
+        nlink: if kind == FileKind::Directory { 2 } else { 1 },
+        uid: 0,
+        gid: 0,
+        rdev: Device::default(),
+        size: if kind == FileKind::Directory {
+            NEW_DIRECTORY_SIZE
+        } else {
+            0
+        },
+        content: ContentSource::Zero,
+        atime: now,
+        mtime: now,
+        ctime: now,
+        parent: Ino::ROOT,
+    }
+}
+
+/// `st_size` of a new directory, as ext4 has it.
+pub(crate) const NEW_DIRECTORY_SIZE: u64 = 4096;
+
+pub(crate) fn attr_of(node: &Node, blocks: u64) -> Attr {
+    Attr {
+        ino: node.ino,
+        kind: node.kind,
+        perm: node.perm,
+        nlink: node.nlink,
+        uid: node.uid,
+        gid: node.gid,
+        rdev: node.rdev,
+        size: node.size,
+        blocks,
+        atime: node.atime,
+        mtime: node.mtime,
+        ctime: node.ctime,
+    }
+}
+
+/// Clears set-user-ID, and set-group-ID where the group may execute (else it is no set-id bit but
+/// the old mark of mandatory locking): `setattr_should_drop_sgid` of the kernel's `fs/attr.c`.
+pub(crate) fn clear_set_id(node: &mut Node) {
+    if node.kind == FileKind::Directory {
+        return;
+    }
+    node.perm &= !0o4000;
+    if node.perm & 0o010 != 0 {
+        node.perm &= !0o2000;
+    }
+}
