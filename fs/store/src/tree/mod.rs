@@ -5,7 +5,11 @@
 //! file in place, through a mapping.
 
 mod build;
+mod check;
 mod error;
+mod file;
+mod format;
+mod number;
 mod read;
 mod write;
 
