@@ -1,118 +1,99 @@
-//! A directory of files named by the SHA-256 of what is in them: what [`crate::Objects`] and
-//! [`crate::Blobs`] have in common.
+//! Contents by their digest: [`Objects`] and [`Blobs`].
 
-use std::{fs::File, io};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use crate::{Digest, StoreError};
+use crate::{
+    Digest, StoreError,
+    pool::{Durability, Pool, Writer},
+    temp::Temps,
+};
 
-/// File contents, each stored once over all layers and images. Cloning is cheap.
-#[derive(Clone)]
-pub struct Objects;
+/// File contents, each stored once over all layers and images: `objects/ab/cdef...`. Cloning is
+/// cheap. They are durable once a tree that names them is published.
+#[derive(Clone, Debug)]
+pub struct Objects(pub(crate) Pool);
 
-/// Blobs as registries know them: compressed layers, manifests, configurations. Cloning is cheap.
-#[derive(Clone)]
-pub struct Blobs;
+/// Blobs as registries know them (compressed layers, manifests, configurations):
+/// `blobs/sha256/...`. Cloning is cheap. They are durable when their writer has finished.
+#[derive(Clone, Debug)]
+pub struct Blobs(pub(crate) Pool);
 
-/// Takes bytes for one object or blob, hashing them on the way. Dropping it without
-/// [`Writer::finish`] leaves nothing.
-pub struct Writer;
-
-impl io::Write for Writer {
-    fn write(&mut self, _buf: &[u8]) -> io::Result<usize> {
-        todo!()
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-#[allow(
-    clippy::missing_errors_doc,
-    reason = "signatures first, see the next commit"
-)]
-impl Writer {
-    /// Bytes taken so far.
-    #[must_use]
-    pub fn len(&self) -> u64 {
-        todo!()
-    }
-    /// Whether none were.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-    /// Digest of the bytes taken so far: an import compares it with what was promised before it
-    /// publishes anything.
-    #[must_use]
-    pub fn digest(&self) -> Digest {
-        todo!()
-    }
-    /// Publishes what was written under its digest.
-    pub fn finish(self) -> Result<Digest, StoreError> {
-        todo!()
-    }
-    /// Publishes it only if its digest is `expected`.
-    pub fn finish_as(self, _expected: &Digest) -> Result<(), StoreError> {
-        todo!()
-    }
-}
-
-#[allow(
-    clippy::missing_errors_doc,
-    reason = "signatures first, see the next commit"
-)]
 impl Objects {
-    /// Starts a new one.
-    pub fn writer(&self) -> Result<Writer, StoreError> {
-        todo!()
-    }
-    /// Stores `bytes`.
-    pub fn put(&self, _bytes: &[u8]) -> Result<Digest, StoreError> {
-        todo!()
-    }
-    /// Opens it for reading.
-    pub fn open(&self, _id: &Digest) -> Result<File, StoreError> {
-        todo!()
-    }
-    /// Whether it is there.
-    #[must_use]
-    pub fn contains(&self, _id: &Digest) -> bool {
-        todo!()
-    }
-    /// Its bytes; `None` if it is not there.
-    pub fn size(&self, _id: &Digest) -> Result<Option<u64>, StoreError> {
-        todo!()
+    pub(crate) fn new(root: &Path, temps: Arc<Temps>) -> Self {
+        let dir = root.join("objects");
+        Self(Pool::new("object", dir, true, Durability::OnSync, temps))
     }
 }
 
-#[allow(
-    clippy::missing_errors_doc,
-    reason = "signatures first, see the next commit"
-)]
 impl Blobs {
-    /// Starts a new one.
-    pub fn writer(&self) -> Result<Writer, StoreError> {
-        todo!()
+    pub(crate) fn new(root: &Path, temps: Arc<Temps>) -> Self {
+        let dir = root.join("blobs/sha256");
+        Self(Pool::new("blob", dir, false, Durability::AtOnce, temps))
     }
-    /// Stores `bytes`.
-    pub fn put(&self, _bytes: &[u8]) -> Result<Digest, StoreError> {
-        todo!()
-    }
-    /// Opens it for reading.
-    pub fn open(&self, _id: &Digest) -> Result<File, StoreError> {
-        todo!()
-    }
-    /// Whether it is there.
-    #[must_use]
-    pub fn contains(&self, _id: &Digest) -> bool {
-        todo!()
-    }
-    /// Its bytes; `None` if it is not there.
-    pub fn size(&self, _id: &Digest) -> Result<Option<u64>, StoreError> {
-        todo!()
-    }
+
     /// Removes it, if it is there; whether it was.
-    pub fn remove(&self, _id: &Digest) -> Result<bool, StoreError> {
-        todo!()
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn remove(&self, id: &Digest) -> Result<bool, StoreError> {
+        self.0.remove(id)
     }
 }
+
+/// What both can do.
+macro_rules! contents {
+    ($name:ident) => {
+        impl $name {
+            /// Starts a new one. Any number may be written at once.
+            ///
+            /// # Errors
+            /// None yet; those of the host come when it is written.
+            pub fn writer(&self) -> Result<Writer, StoreError> {
+                Ok(self.0.writer())
+            }
+
+            /// Stores `bytes`; the short way for a small one.
+            ///
+            /// # Errors
+            /// The host's.
+            pub fn put(&self, bytes: &[u8]) -> Result<Digest, StoreError> {
+                self.0.put(bytes)
+            }
+
+            /// Opens it for reading.
+            ///
+            /// # Errors
+            /// [`StoreError::Missing`], and the host's.
+            pub fn open(&self, id: &Digest) -> Result<File, StoreError> {
+                self.0.open(id)
+            }
+
+            /// Whether it is there.
+            #[must_use]
+            pub fn contains(&self, id: &Digest) -> bool {
+                self.0.path(id).is_file()
+            }
+
+            /// Its bytes; `None` if it is not there.
+            ///
+            /// # Errors
+            /// The host's.
+            pub fn size(&self, id: &Digest) -> Result<Option<u64>, StoreError> {
+                self.0.size(id)
+            }
+
+            /// The host file it is, or would be, in; never to be written to.
+            #[must_use]
+            pub fn path(&self, id: &Digest) -> PathBuf {
+                self.0.path(id)
+            }
+        }
+    };
+}
+
+contents!(Objects);
+contents!(Blobs);

@@ -1,6 +1,152 @@
 //! Locks that keep collection and everything else apart.
+//!
+//! One file, `locks/store`, locked with `flock(2)`: shared by whatever relies on what is in the store
+//! (running mounts, imports), exclusively by what removes from it. The kernel releases it when the
+//! process ends, however that happens. Lock order: `locks/store` before `locks/tmp`.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::MetadataExt as _,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
+};
+
+use crate::StoreError;
+
+/// How long a mount or an import waits for a collection to end.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A lock on the store, released when dropped and when its process ends.
 #[derive(Debug)]
 #[must_use]
-pub struct StoreLock;
+pub struct StoreLock {
+    _file: File,
+    /// Counts the exclusive locks that one store holds.
+    exclusive: Option<Arc<AtomicUsize>>,
+}
+
+impl StoreLock {
+    /// Waits up to half a minute for an exclusive lock to go.
+    pub(crate) fn shared(root: &Path) -> Result<Self, StoreError> {
+        let file = take(root, FlockOperation::NonBlockingLockShared, PATIENCE)?;
+        Ok(Self {
+            _file: file,
+            exclusive: None,
+        })
+    }
+
+    /// Does not wait: mounts hold theirs for days.
+    pub(crate) fn exclusive(root: &Path, held: &Arc<AtomicUsize>) -> Result<Self, StoreError> {
+        let how = FlockOperation::NonBlockingLockExclusive;
+        let file = take(root, how, Duration::ZERO)?;
+        held.fetch_add(1, SeqCst);
+        Ok(Self {
+            _file: file,
+            exclusive: Some(Arc::clone(held)),
+        })
+    }
+}
+
+impl Drop for StoreLock {
+    fn drop(&mut self) {
+        if let Some(held) = &self.exclusive {
+            held.fetch_sub(1, SeqCst);
+        }
+    }
+}
+
+/// Opens a lock file, making it where it is missing. A store that cannot be written to can still be
+/// locked as long as the file is there.
+pub(crate) fn open_lock_file(path: &Path) -> Result<File, StoreError> {
+    match File::open(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => File::options()
+            .read(true)
+            .append(true)
+            .create(true)
+            .open(path),
+        other => other,
+    }
+    .map_err(StoreError::io("open lock", path))
+}
+
+fn take(root: &Path, how: FlockOperation, patience: Duration) -> Result<File, StoreError> {
+    let path = root.join("locks/store");
+    let file = open_lock_file(&path)?;
+    let start = Instant::now();
+    loop {
+        match flock(&file, how) {
+            Ok(()) => return Ok(file),
+            Err(Errno::WOULDBLOCK) if start.elapsed() < patience => {
+                thread::sleep(Duration::from_millis(20));
+            }
+            Err(Errno::WOULDBLOCK) => {
+                return Err(StoreError::Busy {
+                    root: root.to_owned(),
+                    by: holders(&file),
+                });
+            }
+            Err(Errno::INTR) => {}
+            Err(e) => return Err(StoreError::io("lock", &path)(e.into())),
+        }
+    }
+}
+
+/// Who holds a lock on `file`, as `/proc/locks` has it (proc_locks(5)); nobody if that cannot be
+/// told, as for processes of other pid namespaces.
+fn holders(file: &File) -> Vec<(u32, String)> {
+    let (Ok(locks), Ok(meta)) = (fs::read_to_string("/proc/locks"), file.metadata()) else {
+        return Vec::new();
+    };
+    locks
+        .lines()
+        .filter_map(|line| holder(line, meta.ino()))
+        .map(|pid| {
+            let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            (pid, name.trim_end().to_owned())
+        })
+        .collect()
+}
+
+/// The process that `line` says holds a lock on inode `ino`. The device is not compared: what
+/// `stat(2)` calls it differs on some file systems (btrfs).
+fn holder(line: &str, ino: u64) -> Option<u32> {
+    let mut words = line.split_whitespace().skip(1);
+    if words.next()? != "FLOCK" {
+        return None;
+    }
+    let pid = words.nth(2)?.parse().ok().filter(|pid| *pid != 0)?;
+    let inode: u64 = words.next()?.rsplit(':').next()?.parse().ok()?;
+    (inode == ino).then_some(pid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn holders_are_read_from_proc_locks() {
+        let line = "3: FLOCK  ADVISORY  WRITE 4711 fe:00:8123 0 EOF";
+        assert_eq!(holder(line, 8123), Some(4711));
+        assert_eq!(holder(line, 8124), None);
+        for other in [
+            "",
+            "1: POSIX  ADVISORY  WRITE 4711 fe:00:8123 0 EOF",
+            "1: -> FLOCK  ADVISORY  WRITE 4711 fe:00:8123 0 EOF",
+            "1: FLOCK  ADVISORY  WRITE 0 fe:00:8123 0 EOF",
+            "1: FLOCK  ADVISORY",
+        ] {
+            assert_eq!(holder(other, 8123), None, "{other}");
+        }
+    }
+}

@@ -7,8 +7,8 @@
 use super::{
     ContentRef, Extents, PackedRef, Tree, TreeError,
     format::{
-        CONTENT_EMPTY, EntryRecord, FLAG_IMPLIED, FLAG_OPAQUE, InodeRecord, Section, WhiteoutRecord,
-        XattrSetRecord, name_fault,
+        CONTENT_EMPTY, EntryRecord, FLAG_IMPLIED, FLAG_OPAQUE, InodeRecord, Section,
+        WhiteoutRecord, XattrSetRecord, name_fault,
     },
     number::{target_fault, xattr_fault},
 };
@@ -111,7 +111,13 @@ impl Tree {
         }
         let is_dir = kind == FileKind::Directory;
         if r.reserved.get() != 0
-            || r.flags & !(if is_dir { FLAG_OPAQUE | FLAG_IMPLIED } else { 0 }) != 0
+            || r.flags
+                & !(if is_dir {
+                    FLAG_OPAQUE | FLAG_IMPLIED
+                } else {
+                    0
+                })
+                != 0
             || (kind != FileKind::Regular && r.content != CONTENT_EMPTY)
             || i64::try_from(r.size.get()).is_err()
         {

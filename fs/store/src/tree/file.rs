@@ -165,7 +165,7 @@ impl TreeFile {
         index: u64,
     ) -> Result<&T, TreeError> {
         let len = size_of::<T>() as u64;
-        let offset = index.checked_mul(len).unwrap_or(u64::MAX);
+        let offset = index.saturating_mul(len);
         let bytes = self.bytes(section, offset, len)?;
         T::ref_from_bytes(bytes).map_err(|_| self.damaged("a record has the wrong size"))
     }

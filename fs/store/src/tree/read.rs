@@ -10,7 +10,8 @@ use super::{
     format::{
         CONTENT_EMPTY, CONTENT_INLINE, CONTENT_OBJECT, CONTENT_SPAN, CONTENT_SPARSE_INLINE,
         CONTENT_SPARSE_OBJECT, CONTENT_SPARSE_SPAN, DigestRecord, EntryRecord, ExtentRecord,
-        FLAG_IMPLIED, FLAG_OPAQUE, InodeRecord, Section, WhiteoutRecord, XattrRecord, XattrSetRecord,
+        FLAG_IMPLIED, FLAG_OPAQUE, InodeRecord, Section, WhiteoutRecord, XattrRecord,
+        XattrSetRecord,
     },
 };
 use crate::{Attr, Device, Digest, FileKind, Ino, Time};
@@ -169,6 +170,16 @@ impl Tree {
     #[must_use]
     pub fn inode_count(&self) -> u64 {
         self.file.count(Section::Inodes)
+    }
+
+    /// How many names there are in all directories.
+    #[must_use]
+    pub fn name_count(&self) -> u64 {
+        self.file.count(Section::Entries)
+    }
+
+    pub(crate) fn contradiction(&self, detail: &str) -> TreeError {
+        self.file.damaged(detail)
     }
 
     /// How many objects its contents are in.

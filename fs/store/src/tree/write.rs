@@ -20,9 +20,9 @@ use super::{
     format::{
         BLOCK_LEN, CONTENT_EMPTY, CONTENT_INLINE, CONTENT_OBJECT, CONTENT_SPAN,
         CONTENT_SPARSE_INLINE, CONTENT_SPARSE_OBJECT, CONTENT_SPARSE_SPAN, DigestRecord,
-        EntryRecord, ExtentRecord, FLAG_IMPLIED, FLAG_OPAQUE, HEADER_LEN, Header, InodeRecord, KIND_IMAGE,
-        KIND_LAYER, MAGIC, MAX_COUNT, Range, SECTIONS, Section, VERSION, WhiteoutRecord,
-        XattrRecord, XattrSetRecord, hash,
+        EntryRecord, ExtentRecord, FLAG_IMPLIED, FLAG_OPAQUE, HEADER_LEN, Header, InodeRecord,
+        KIND_IMAGE, KIND_LAYER, MAGIC, MAX_COUNT, Range, SECTIONS, Section, VERSION,
+        WhiteoutRecord, XattrRecord, XattrSetRecord, hash,
     },
     number::{Numbers, number},
 };

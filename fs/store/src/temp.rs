@@ -1,0 +1,183 @@
+//! Files in the making.
+//!
+//! Whatever goes into a store is written under `tmp/` first and gets its name by a rename. Each
+//! process (each [`crate::Store`] that writes) has a directory of its own there, `tmp/<pid>-<n>/`,
+//! with a locked file `lock` in it for as long as it lives, so that what a killed writer left can be
+//! told from what is being written, on any file system and without guessing from ages. (`O_TMPFILE`
+//! would leave nothing to clean, but NFS and Lustre do not have it, and a second way would only be
+//! one more to test.)
+//!
+//! Making such a directory and removing dead ones exclude each other through `locks/tmp`: a
+//! directory is never seen before its lock is held.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+use parking_lot::Mutex;
+use rustix::fs::{FlockOperation, flock};
+
+use crate::{StoreError, Time};
+
+/// Makes temporary files of one store.
+#[derive(Debug)]
+pub(crate) struct Temps {
+    root: PathBuf,
+    own: Mutex<Option<OwnDir>>,
+    next: AtomicU64,
+}
+
+#[derive(Debug)]
+struct OwnDir {
+    path: PathBuf,
+    /// Held until the directory is gone.
+    _lock: File,
+    /// A forked child must not remove what its parent uses.
+    pid: u32,
+}
+
+/// A temporary file; removed when dropped, unless it was published.
+#[derive(Debug)]
+pub(crate) struct Temp {
+    pub(crate) file: File,
+    pub(crate) path: PathBuf,
+}
+
+impl Temps {
+    pub(crate) fn new(root: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+            own: Mutex::new(None),
+            next: AtomicU64::new(0),
+        }
+    }
+
+    /// A new empty file that nobody may write to once it is closed.
+    pub(crate) fn create(&self) -> Result<Temp, StoreError> {
+        let dir = self.own_dir()?;
+        let path = dir.join(self.next.fetch_add(1, Relaxed).to_string());
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o444)
+            .open(&path)
+            .map_err(StoreError::io("create", &path))?;
+        Ok(Temp { file, path })
+    }
+
+    fn own_dir(&self) -> Result<PathBuf, StoreError> {
+        let mut own = self.own.lock();
+        if let Some(own) = &*own {
+            return Ok(own.path.clone());
+        }
+        let made = self.make_own_dir()?;
+        Ok(own.insert(made).path.clone())
+    }
+
+    fn make_own_dir(&self) -> Result<OwnDir, StoreError> {
+        let _guard = self.guard()?;
+        let pid = std::process::id();
+        let mut salt = u64::from(Time::now().nsec);
+        let path = loop {
+            let path = self.root.join("tmp").join(format!("{pid}-{salt:x}"));
+            match fs::create_dir(&path) {
+                Ok(()) => break path,
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => salt += 1,
+                Err(e) => return Err(StoreError::io("create", &path)(e)),
+            }
+        };
+        let lock_path = path.join("lock");
+        let lock = File::create(&lock_path).map_err(StoreError::io("create", &lock_path))?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive)
+            .map_err(|e| StoreError::io("lock", &lock_path)(e.into()))?;
+        Ok(OwnDir {
+            path,
+            _lock: lock,
+            pid,
+        })
+    }
+
+    fn guard(&self) -> Result<File, StoreError> {
+        let path = self.root.join("locks/tmp");
+        let file = crate::lock::open_lock_file(&path)?;
+        flock(&file, FlockOperation::LockExclusive)
+            .map_err(|e| StoreError::io("lock", &path)(e.into()))?;
+        Ok(file)
+    }
+
+    /// Removes what dead writers left. Does nothing, and takes no lock, if `tmp/` is empty.
+    pub(crate) fn clean(&self) -> Result<(), StoreError> {
+        let tmp = self.root.join("tmp");
+        let list = || fs::read_dir(&tmp).map_err(StoreError::io("list", &tmp));
+        if list()?.next().is_none() {
+            return Ok(());
+        }
+        let _guard = self.guard()?;
+        for entry in list()? {
+            let path = entry.map_err(StoreError::io("list", &tmp))?.path();
+            if is_dead(&path) {
+                tracing::info!(path = %path.display(), "removing what an interrupted writer left");
+                fs::remove_dir_all(&path).map_err(StoreError::io("remove", &path))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether no process holds the lock in `dir` (also when it was killed before it made one).
+fn is_dead(dir: &Path) -> bool {
+    match File::open(dir.join("lock")) {
+        Ok(file) => flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok(),
+        Err(e) => e.kind() == io::ErrorKind::NotFound,
+    }
+}
+
+impl Drop for OwnDir {
+    fn drop(&mut self) {
+        if self.pid == std::process::id() {
+            // Whatever stays is removed by the next one who opens the store.
+            let _ = fs::remove_dir_all(&self.path);
+        }
+    }
+}
+
+impl Temp {
+    /// Renames the file to `name`, making the directory that is to hold it where it is missing.
+    pub(crate) fn publish(self, name: &Path) -> Result<(), StoreError> {
+        let renamed = match fs::rename(&self.path, name) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                if let Some(dir) = name.parent() {
+                    fs::create_dir_all(dir).map_err(StoreError::io("create", dir))?;
+                }
+                fs::rename(&self.path, name)
+            }
+            other => other,
+        };
+        renamed.map_err(StoreError::io("create", name))?;
+        // There is nothing left to remove under the old name; the new owner of that path, if any,
+        // cannot exist: names in a writer's directory are never used twice.
+        let mut this = self;
+        this.path = PathBuf::new();
+        Ok(())
+    }
+}
+
+impl Drop for Temp {
+    fn drop(&mut self) {
+        if !self.path.as_os_str().is_empty() {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Makes the names in directory `path` durable.
+pub(crate) fn sync_dir(path: &Path) -> Result<(), StoreError> {
+    File::open(path)
+        .and_then(|dir| dir.sync_all())
+        .map_err(StoreError::io("sync", path))
+}
