@@ -41,8 +41,8 @@ fn use_it(tree: &Tree) {
             tree.layer_of(ino),
         );
     }
-    let _ = pellicle_store::flatten(&[tree.clone()], pellicle_store::Whiteouts::Apply);
-    let _ = pellicle_store::flatten(&[tree.clone()], pellicle_store::Whiteouts::Show);
+    let _ = pellicle_store::flatten(std::slice::from_ref(tree), pellicle_store::Whiteouts::Apply);
+    let _ = pellicle_store::flatten(std::slice::from_ref(tree), pellicle_store::Whiteouts::Show);
 }
 
 #[test]
