@@ -5,9 +5,14 @@ use std::{
     sync::OnceLock,
 };
 
-use pellicle_store::Store;
+use pellicle_store::{Digest, Store};
 
-use crate::{cli::Global, error::CliError, image::Images, output::Output};
+use crate::{
+    cli::Global,
+    error::CliError,
+    image::{Images, container_uses},
+    output::Output,
+};
 
 /// Where a command finds everything. The store is opened when first asked for, so that commands
 /// which need none work where none can be made.
@@ -66,6 +71,15 @@ impl Context {
     /// As [`Context::store`].
     pub fn images(&self) -> Result<Images, CliError> {
         Ok(Images::new(self.store()?.clone()))
+    }
+
+    /// The layers of each container's image, which collection must leave.
+    ///
+    /// # Errors
+    /// As [`Context::store`]; or a container's configuration cannot be read.
+    pub fn container_stacks(&self) -> Result<Vec<Vec<Digest>>, CliError> {
+        let uses = container_uses(self.store()?.root())?;
+        Ok(uses.into_iter().map(|u| u.diff_ids).collect())
     }
 
     /// The value of `--log-level` or `PELLICLE_LOG`, to be handed to helper processes.

@@ -11,6 +11,7 @@ pub mod container;
 pub mod context;
 pub mod error;
 pub mod image;
+pub mod interrupt;
 pub mod output;
 
 pub use cli::main;

@@ -124,6 +124,65 @@ impl Output {
     }
 }
 
+/// Bytes as people read them, decimal as docker has them: `12.3MB`.
+#[must_use]
+pub fn bytes(n: u64) -> String {
+    const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
+    if n < 1000 {
+        return format!("{n}B");
+    }
+    let mut value = n as f64;
+    let mut unit = "B";
+    for next in UNITS {
+        if value < 999.5 {
+            break;
+        }
+        value /= 1000.0;
+        unit = next;
+    }
+    // Three digits that count.
+    let decimals = if value < 9.995 {
+        2
+    } else {
+        usize::from(value < 99.95)
+    };
+    format!("{value:.decimals$}{unit}")
+}
+
+/// How long ago a time was, as docker says it: `3 weeks ago`.
+#[must_use]
+pub fn ago(seconds: i64) -> String {
+    const STEPS: [(i64, &str); 7] = [
+        (60, "second"),
+        (60, "minute"),
+        (24, "hour"),
+        (7, "day"),
+        (4, "week"),
+        (12, "month"),
+        (i64::MAX, "year"),
+    ];
+    // A clock that was set back must not make images of the future.
+    let mut n = seconds.max(0);
+    if n < 1 {
+        return "just now".to_owned();
+    }
+    let days = n / 86_400;
+    for (size, unit) in STEPS {
+        let value = match unit {
+            "month" => days / 30,
+            "year" => days / 365,
+            _ => n,
+        };
+        if value < size || unit == "year" {
+            let value = value.max(1);
+            let s = if value == 1 { "" } else { "s" };
+            return format!("{value} {unit}{s} ago");
+        }
+        n /= size;
+    }
+    String::new()
+}
+
 fn bar_for(what: &str, total: Option<u64>) -> ProgressBar {
     let (bar, template) = match total {
         Some(total) => (
@@ -176,5 +235,80 @@ impl Step {
 impl Drop for Step {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
+    }
+}
+
+/// A table as docker prints them: upper-case heads, columns as wide as their widest cell, three
+/// spaces between.
+#[must_use]
+pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+    let mut widths: Vec<usize> = head.iter().map(|h| h.chars().count()).collect();
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let line = |cells: &mut dyn Iterator<Item = &str>| {
+        let mut text = String::new();
+        for (cell, width) in cells.zip(&widths) {
+            text.push_str(&format!("{cell:<width$}   "));
+        }
+        text.truncate(text.trim_end().len());
+        text.push('\n');
+        text
+    };
+    let mut text = line(&mut head.iter().copied());
+    for row in rows {
+        text.push_str(&line(&mut row.iter().map(String::as_str)));
+    }
+    text
+}
+
+impl pellicle_store::import::Progress for Step {
+    fn bytes(&self, n: u64) {
+        self.advance(n);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_three_digits_that_count() {
+        for (n, text) in [
+            (0, "0B"),
+            (999, "999B"),
+            (1000, "1.00kB"),
+            (12_345, "12.3kB"),
+            (999_600, "1.00MB"),
+            (123_456_789, "123MB"),
+            (u64::MAX, "18.4EB"),
+        ] {
+            assert_eq!(bytes(n), text);
+        }
+    }
+
+    #[test]
+    fn ages_round_down_to_the_largest_unit() {
+        for (seconds, text) in [
+            (-5, "just now"),
+            (1, "1 second ago"),
+            (59, "59 seconds ago"),
+            (60, "1 minute ago"),
+            (7200, "2 hours ago"),
+            (86_400 * 3, "3 days ago"),
+            (86_400 * 8, "1 week ago"),
+            (86_400 * 65, "2 months ago"),
+            (86_400 * 800, "2 years ago"),
+        ] {
+            assert_eq!(ago(seconds), text);
+        }
+    }
+
+    #[test]
+    fn columns_of_a_table_line_up() {
+        let t = table(&["A", "LONG"], &[vec!["xyz".into(), "1".into()]]);
+        assert_eq!(t, "A     LONG\nxyz   1\n");
     }
 }

@@ -1,8 +1,10 @@
 //! The subcommands, one file each: its arguments, and `run`.
 
+mod collect;
 pub mod completion;
 pub mod diff;
 pub mod exec;
+mod format;
 pub mod history;
 pub mod images;
 pub mod import;

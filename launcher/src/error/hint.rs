@@ -63,6 +63,10 @@ fn of_image(error: &ImageError) -> Option<String> {
             "put back a copy of {}, or move it away and import the images again (their content is still in the store)",
             path.display()
         ),
+        ImageError::Container { path, .. } => format!(
+            "remove that container (`pellicle rm -f`), or its directory {}",
+            path.parent().unwrap_or(path).display()
+        ),
         ImageError::Io { .. } | ImageError::Store(_) => return None,
     })
 }

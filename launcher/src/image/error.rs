@@ -60,6 +60,14 @@ pub enum ImageError {
         /// What is wrong.
         detail: String,
     },
+    /// A container's configuration is not readable.
+    #[error("the configuration of a container, {}, is damaged: {detail}", path.display())]
+    Container {
+        /// Its file.
+        path: PathBuf,
+        /// What is wrong.
+        detail: String,
+    },
     /// The host failed.
     #[error("cannot {doing} {}", path.display())]
     Io {

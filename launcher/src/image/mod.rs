@@ -9,23 +9,31 @@
 //! list's lock first and then only *tries* the store's exclusive one, so that no image can be added
 //! between reckoning what is still wanted and removing the rest.
 
+pub mod changes;
 mod document;
 mod error;
 mod index;
+mod platform;
+mod publish;
 mod reference;
 mod remove;
+mod users;
 
 use std::collections::BTreeSet;
 
 use oci_spec::image::{ImageConfiguration, ImageManifest};
 use pellicle_store::{Collected, Digest, Roots, Store};
 
+pub use changes::{ChangeError, Settings};
 pub use document::{CONFIG_MAX, MANIFEST_MAX, parse_config, parse_manifest};
 pub use error::ImageError;
 use index::Index;
 pub use index::Record;
+pub use platform::Platform;
+pub use publish::{Description, total_size};
 pub use reference::{Reference, familiar};
 pub use remove::Removed;
+pub use users::{ContainerUse, container_uses};
 
 /// One image of the store, with its configuration read.
 #[derive(Clone, Debug)]
