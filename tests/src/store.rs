@@ -105,7 +105,6 @@ impl TestStore {
     ///
     /// # Panics
     /// If that fails.
-    #[must_use]
     pub fn directory(&self, name: &str) -> PathBuf {
         let path = self.path(name);
         fs::create_dir_all(&path).expect("mkdir");
@@ -117,7 +116,6 @@ impl TestStore {
     ///
     /// # Panics
     /// If that fails.
-    #[must_use]
     pub fn file(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path(name);
         fs::write(&path, bytes).expect("write");
