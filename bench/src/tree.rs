@@ -1,0 +1,94 @@
+//! Walking and reading a tree, the same way for every driver.
+
+use std::{
+    fs::{self, File},
+    io::Read as _,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result};
+
+/// What a walk saw. Compared between drivers: those that see another tree measure another thing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) entries: u64,
+    /// Sum of the sizes of regular files.
+    pub(crate) bytes: u64,
+}
+
+/// Lists every directory and asks for the attributes of every entry.
+pub(crate) fn walk(root: &Path) -> Result<Seen> {
+    let mut seen = Seen::default();
+    visit(root, |_, meta| {
+        seen.entries += 1;
+        if meta.is_file() {
+            seen.bytes += meta.size();
+        }
+        Ok(())
+    })?;
+    Ok(seen)
+}
+
+/// Reads every regular file to its end.
+pub(crate) fn read_all(root: &Path) -> Result<Seen> {
+    let mut seen = Seen::default();
+    let mut buffer = vec![0; 128 * 1024];
+    visit(root, |path, meta| {
+        seen.entries += 1;
+        if meta.is_file() {
+            let mut file =
+                File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+            loop {
+                let read = file
+                    .read(&mut buffer)
+                    .with_context(|| format!("cannot read {}", path.display()))?;
+                if read == 0 {
+                    break;
+                }
+                seen.bytes += read as u64;
+            }
+        }
+        Ok(())
+    })?;
+    Ok(seen)
+}
+
+fn visit(root: &Path, mut each: impl FnMut(&Path, &fs::Metadata) -> Result<()>) -> Result<()> {
+    let mut dirs: Vec<PathBuf> = vec![root.to_path_buf()];
+    while let Some(dir) = dirs.pop() {
+        let listing =
+            fs::read_dir(&dir).with_context(|| format!("cannot list {}", dir.display()))?;
+        for entry in listing {
+            let entry = entry.with_context(|| format!("cannot list {}", dir.display()))?;
+            let meta = entry
+                .metadata()
+                .with_context(|| format!("no attributes of {}", entry.path().display()))?;
+            let path = entry.path();
+            each(&path, &meta)?;
+            if meta.is_dir() {
+                dirs.push(path);
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_walk_and_a_reading_count_the_same_tree() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("a/b")).unwrap();
+        fs::write(dir.path().join("a/b/file"), vec![1; 300_000]).unwrap();
+        std::os::unix::fs::symlink("nowhere", dir.path().join("a/link")).unwrap();
+        let seen = Seen {
+            entries: 4,
+            bytes: 300_000,
+        };
+        assert_eq!(walk(dir.path()).unwrap(), seen);
+        assert_eq!(read_all(dir.path()).unwrap(), seen);
+    }
+}
