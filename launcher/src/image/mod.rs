@@ -13,6 +13,7 @@ pub mod changes;
 mod document;
 mod error;
 mod index;
+pub mod load;
 mod platform;
 mod publish;
 mod reference;

@@ -1,0 +1,259 @@
+//! OCI image layouts (image-spec image-layout.md).
+
+use std::collections::HashMap;
+
+use oci_spec::image::{Descriptor, ImageIndex, OciLayout};
+use pellicle_store::{Digest, import::ImportedLayer};
+
+use super::{IMAGES_MAX, LAYERS_MAX, LoadError, Loader};
+use crate::image::{
+    CONFIG_MAX, MANIFEST_MAX, NewImage, Reference, parse_config, parse_manifest, total_size,
+};
+
+/// Indexes in indexes; real ones have one level (image, then platforms).
+const DEPTH_MAX: usize = 4;
+
+const INDEX_TYPES: [&str; 2] = [
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+];
+const MANIFEST_TYPES: [&str; 2] = [
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
+];
+const CONFIG_TYPES: [&str; 2] = [
+    "application/vnd.oci.image.config.v1+json",
+    "application/vnd.docker.container.image.v1+json",
+];
+
+pub(super) fn load(loader: &Loader<'_>, stem: Option<&str>) -> Result<Vec<NewImage>, LoadError> {
+    if let Some(text) = loader.source.small("oci-layout", 64 << 10)? {
+        let layout: OciLayout = serde_json::from_slice(&text)
+            .map_err(|e| LoadError::invalid("oci-layout", e.to_string()))?;
+        if !layout.image_layout_version().starts_with("1.") {
+            let why = format!("its version is {:?}, not 1", layout.image_layout_version());
+            return Err(LoadError::invalid("oci-layout", why));
+        }
+    }
+    let text = loader.document("index.json", "the list of images", MANIFEST_MAX)?;
+    let index = parse_index("index.json", &text)?;
+    let mut loaded: Vec<NewImage> = Vec::new();
+    // One image under several names has a descriptor for each.
+    let mut known: HashMap<Digest, usize> = HashMap::new();
+    for descriptor in index.manifests() {
+        let name = name_of(descriptor, stem)?;
+        let (digest, manifest) = choose(loader, descriptor)?;
+        let at = match known.get(&digest) {
+            Some(at) => *at,
+            None => {
+                loaded.push(load_one(loader, digest, &manifest)?);
+                *known.entry(digest).or_insert(loaded.len() - 1)
+            }
+        };
+        if let Some(image) = loaded.get_mut(at) {
+            image
+                .names
+                .extend(name.filter(|n| !image.names.contains(n)));
+        }
+    }
+    if loaded.is_empty() {
+        let source_name = loader.source.name();
+        return Err(LoadError::NoImages {
+            source_name,
+            why: "its index.json is empty".to_owned(),
+        });
+    }
+    Ok(loaded)
+}
+
+fn parse_index(what: &str, text: &[u8]) -> Result<ImageIndex, LoadError> {
+    let index: ImageIndex =
+        serde_json::from_slice(text).map_err(|e| LoadError::invalid(what, e.to_string()))?;
+    if index.manifests().len() > IMAGES_MAX {
+        return Err(LoadError::invalid(
+            what,
+            "it lists more than 1000 manifests",
+        ));
+    }
+    Ok(index)
+}
+
+/// The name that a descriptor of the top index gives its image: containerd's full name, else
+/// `org.opencontainers.image.ref.name`, which some tools fill with a whole name and some with a
+/// tag only; the tag is then put to the source's own file name.
+fn name_of(descriptor: &Descriptor, stem: Option<&str>) -> Result<Option<Reference>, LoadError> {
+    let Some(annotations) = descriptor.annotations() else {
+        return Ok(None);
+    };
+    if let Some(full) = annotations.get("io.containerd.image.name") {
+        return Ok(Some(full.parse()?));
+    }
+    let Some(name) = annotations
+        .get("org.opencontainers.image.ref.name")
+        .filter(|n| !n.is_empty())
+    else {
+        return Ok(None);
+    };
+    if name.contains([':', '/']) {
+        return Ok(Some(name.parse()?));
+    }
+    Ok(stem.and_then(|stem| format!("{stem}:{name}").parse().ok()))
+}
+
+/// Follows indexes down to the manifest for the wanted platform.
+fn choose(loader: &Loader<'_>, start: &Descriptor) -> Result<(Digest, Vec<u8>), LoadError> {
+    let mut descriptor = start.clone();
+    for _ in 0..DEPTH_MAX {
+        let media_type = descriptor.media_type().as_ref();
+        let what = format!("the manifest {}", descriptor.digest());
+        let is_index = INDEX_TYPES.contains(&media_type);
+        if !is_index && !MANIFEST_TYPES.contains(&media_type) {
+            return Err(LoadError::invalid(
+                what,
+                format!("it is a {media_type:?}, not an image"),
+            ));
+        }
+        let (digest, text) = blob(loader, &descriptor, &what, MANIFEST_MAX)?;
+        if !is_index {
+            return Ok((digest, text));
+        }
+        descriptor = best(loader, &what, parse_index(&what, &text)?)?;
+    }
+    Err(LoadError::invalid(
+        format!("the manifest {}", start.digest()),
+        "its indexes nest deeper than 4",
+    ))
+}
+
+fn best(loader: &Loader<'_>, what: &str, index: ImageIndex) -> Result<Descriptor, LoadError> {
+    let wanted = &loader.options.platform;
+    let mut found = Vec::new();
+    for descriptor in index.manifests() {
+        let Some(platform) = descriptor.platform() else {
+            // An index of one needs no platform.
+            if index.manifests().len() == 1 {
+                return Ok(descriptor.clone());
+            }
+            continue;
+        };
+        let (os, architecture) = (
+            platform.os().to_string(),
+            platform.architecture().to_string(),
+        );
+        if os == "linux" && wanted.takes(&architecture, platform.variant().as_deref()) {
+            return Ok(descriptor.clone());
+        }
+        // What buildkit attaches (attestations) is for unknown/unknown.
+        if os != "unknown" {
+            let variant = platform
+                .variant()
+                .as_ref()
+                .map_or(String::new(), |v| format!("/{v}"));
+            found.push(format!("{os}/{architecture}{variant}"));
+        }
+    }
+    Err(LoadError::Platform {
+        wanted: wanted.to_string(),
+        what: what.to_owned(),
+        found: if found.is_empty() {
+            "none".to_owned()
+        } else {
+            found.join(", ")
+        },
+    })
+}
+
+/// A small blob, checked against the size and digest of its descriptor.
+fn blob(
+    loader: &Loader<'_>,
+    descriptor: &Descriptor,
+    what: &str,
+    max: u64,
+) -> Result<(Digest, Vec<u8>), LoadError> {
+    let digest = sha256(descriptor, what)?;
+    if descriptor.size() > max {
+        return Err(LoadError::invalid(
+            what,
+            format!("it claims more than {max} bytes"),
+        ));
+    }
+    let text = loader.document(&member_of(&digest), what, max)?;
+    if text.len() as u64 != descriptor.size() {
+        let why = format!(
+            "it has {} bytes, and {} were announced",
+            text.len(),
+            descriptor.size()
+        );
+        return Err(LoadError::invalid(what, why));
+    }
+    let found = Digest::of(&text);
+    if found != digest {
+        return Err(LoadError::invalid(
+            what,
+            format!("its bytes have the digest {found}"),
+        ));
+    }
+    Ok((digest, text))
+}
+
+fn sha256(descriptor: &Descriptor, what: &str) -> Result<Digest, LoadError> {
+    descriptor.digest().as_ref().parse().map_err(|_| {
+        LoadError::invalid(
+            what,
+            format!(
+                "only sha256 digests are supported, not {}",
+                descriptor.digest()
+            ),
+        )
+    })
+}
+
+fn member_of(digest: &Digest) -> String {
+    format!("blobs/sha256/{}", digest.hex())
+}
+
+fn load_one(loader: &Loader<'_>, digest: Digest, text: &[u8]) -> Result<NewImage, LoadError> {
+    let what = format!("the manifest {digest}");
+    let manifest = parse_manifest(text).map_err(|why| LoadError::invalid(&what, why))?;
+    let media_type = manifest.config().media_type().as_ref();
+    if !CONFIG_TYPES.contains(&media_type) {
+        return Err(LoadError::invalid(
+            what,
+            format!("it holds a {media_type:?}, which is no image"),
+        ));
+    }
+    let config_what = format!("the configuration {}", manifest.config().digest());
+    let (id, config) = blob(loader, manifest.config(), &config_what, CONFIG_MAX)?;
+    let (_, diff_ids) =
+        parse_config(&config).map_err(|why| LoadError::invalid(&config_what, why))?;
+    if diff_ids.len() != manifest.layers().len() || diff_ids.len() > LAYERS_MAX {
+        return Err(LoadError::invalid(
+            what,
+            format!(
+                "it has {} layers, and its configuration {}",
+                manifest.layers().len(),
+                diff_ids.len()
+            ),
+        ));
+    }
+    let layers = manifest
+        .layers()
+        .iter()
+        .zip(diff_ids)
+        .map(|(layer, diff_id)| {
+            let what = format!("layer {}", layer.digest());
+            let blob = sha256(layer, &what)?;
+            loader.layer(&member_of(&blob), diff_id, Some((blob, layer.size())))
+        })
+        .collect::<Result<Vec<ImportedLayer>, LoadError>>()?;
+    loader.flatten(&layers)?;
+    let blobs = loader.images.store().blobs();
+    blobs.put(&config)?;
+    blobs.put(text)?;
+    Ok(NewImage {
+        manifest: digest,
+        id,
+        names: Vec::new(),
+        size: total_size(&layers),
+    })
+}
