@@ -84,6 +84,10 @@ fn hint(source: &io::Error) -> &'static str {
         Some(libc::EACCES | libc::EPERM) => {
             ": you may not write to this store; choose another with --root or PELLICLE_ROOT"
         }
+        Some(libc::ENOLCK | libc::EOPNOTSUPP | libc::ENOSYS) => {
+            ": this file system lacks something a store needs, such as file locks (Lustre: mount it \
+             with -o flock); put the store elsewhere with --root or PELLICLE_ROOT"
+        }
         _ => "",
     }
 }

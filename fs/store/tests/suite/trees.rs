@@ -273,6 +273,78 @@ fn a_large_directory_is_searched_and_listed_over_many_blocks() {
     tree.check().unwrap();
 }
 
+/// Bytes of the mapping of `path` that are resident; of no other memory, since other tests run
+/// beside this one.
+fn resident(path: &Path) -> usize {
+    let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let mut lines = maps
+        .lines()
+        .skip_while(|l| !l.ends_with(path.to_str().unwrap()));
+    let rss = lines
+        .find(|l| l.starts_with("Rss:"))
+        .expect("the tree is mapped");
+    rss.split_whitespace()
+        .nth(1)
+        .unwrap()
+        .parse::<usize>()
+        .unwrap()
+        << 10
+}
+
+#[test]
+fn opening_a_large_tree_reads_next_to_nothing_of_it() {
+    let entries = std::env::var("PELLICLE_ENTRIES").map_or(100_000, |n| n.parse().unwrap());
+    let mut t = TreeBuilder::new();
+    let start = std::time::Instant::now();
+    for d in 0..entries / 100 {
+        let dir = mkdir(&mut t, &format!("d{}/e{}", d % 100, d / 100));
+        for i in 0..100_u32 {
+            let node = t.add_node(meta(0o644), inline(b"some"));
+            t.set_child(
+                dir,
+                format!("entry-number-{i}").as_bytes(),
+                Child::Node(node),
+            );
+        }
+    }
+    eprintln!("{entries} entries put in within {:?}", start.elapsed());
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let start = std::time::Instant::now();
+    t.write(&header("x"), &mut file.as_file(), file.path())
+        .unwrap();
+    eprintln!("written in {:?}", start.elapsed());
+    let start = std::time::Instant::now();
+    let tree = Tree::open(file.path()).unwrap();
+    eprintln!("opened in {:?}", start.elapsed());
+    let (dir, _) = tree.lookup(Ino::ROOT, b"d7").unwrap().unwrap();
+    let (dir, _) = tree.lookup(dir, b"e3").unwrap().unwrap();
+    let (ino, _) = tree.lookup(dir, b"entry-number-42").unwrap().unwrap();
+    let start = std::time::Instant::now();
+    for _ in 0..10_000 {
+        std::hint::black_box(
+            tree.lookup(dir, std::hint::black_box(b"entry-number-42"))
+                .unwrap(),
+        );
+    }
+    eprintln!("lookup in {:?}", start.elapsed() / 10_000);
+    let start = std::time::Instant::now();
+    for _ in 0..10_000 {
+        std::hint::black_box(tree.attr(std::hint::black_box(ino)).unwrap());
+    }
+    eprintln!("attr in {:?}", start.elapsed() / 10_000);
+    let grown = resident(file.path());
+    assert!(
+        grown < 4 << 20,
+        "{grown} bytes for {} in the file",
+        file.path().metadata().unwrap().len()
+    );
+    if std::env::var_os("PELLICLE_ENTRIES").is_some() {
+        let start = std::time::Instant::now();
+        tree.check().unwrap();
+        eprintln!("checked in {:?}", start.elapsed());
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
