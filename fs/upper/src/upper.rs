@@ -250,6 +250,10 @@ pub trait Upper: Send + Sync {
     ///
     /// # Errors
     /// The host's errors; the old log then stays.
+    #[allow(
+        clippy::type_complexity,
+        reason = "one place; a name would hide what is called"
+    )]
     fn compact(
         &self,
         snapshot: &mut dyn FnMut(&mut dyn FnMut(Record<'_>)),

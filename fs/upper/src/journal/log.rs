@@ -1,0 +1,248 @@
+//! The writing end of the log file: appending frames and finding room for them.
+//!
+//! Invariants: frames fill `HEADER_LEN..end` without a gap; `allocated >= end` is how far the file
+//! has real blocks and, where it is mapped, the mapping reaches; nothing below `end` changes but
+//! the header page. The first word of a frame is stored after its other bytes, so a process killed
+//! at any instant leaves whole frames, and then zeros or garbage under a zero word.
+
+use std::{fs::File, io, os::unix::fs::FileExt, sync::Arc};
+
+use pellicle_sys::log_map::LogMap;
+use zerocopy::IntoBytes;
+
+use super::{
+    format::{self, FRAME_HEADER_LEN, HEADER_LEN, SESSION_AT, SYNCED_AT, SessionWord, Synced},
+    host::{Host, Op, no_space},
+};
+
+/// The first piece of room that a log gets; small, for most containers never need more.
+pub(super) const FIRST_ROOM: u64 = 256 << 10;
+const LARGEST_STEP: u64 = 16 << 20;
+const PAGE: u64 = 4096;
+/// Room past the end that is given back when the log is closed.
+const WORTH_TRIMMING: u64 = 1 << 20;
+
+/// How bytes get into the file.
+#[derive(Debug)]
+enum Medium {
+    /// Stores into a shared mapping: no system call.
+    Mapped(LogMap),
+    /// `pwrite`, on file systems where allocated blocks do not guarantee that a page of a mapping
+    /// can be had (copy-on-write and network file systems): there a store could be SIGBUS.
+    Written,
+}
+
+#[derive(Debug)]
+pub(super) struct Log {
+    pub(super) file: Arc<File>,
+    medium: Option<Medium>,
+    allocated: u64,
+    pub(super) end: u64,
+    /// Sequence number of the last frame.
+    pub(super) last_seq: u64,
+    /// Checksum of the last frame, or the salt.
+    pub(super) chain: u64,
+    pub(super) salt: u64,
+    pub(super) generation: u64,
+    /// Records in all frames.
+    pub(super) records: u64,
+    /// Last frame with a copied flag; 0 for none.
+    pub(super) last_copied: u64,
+    /// The `synced_seq` that is itself known to be on disk.
+    pub(super) durable: u64,
+    /// Which of the two places the next `synced_seq` goes to.
+    slot: usize,
+}
+
+/// Where a log that was read or just made ends.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LogEnd {
+    pub(super) end: u64,
+    pub(super) last_seq: u64,
+    pub(super) chain: u64,
+    pub(super) salt: u64,
+    pub(super) generation: u64,
+    pub(super) records: u64,
+    pub(super) last_copied: u64,
+    pub(super) durable: u64,
+    pub(super) slot: usize,
+}
+
+impl Log {
+    /// Takes `file`, which ends as `at` says. What the file has past that is not trusted to have
+    /// blocks behind it (a copied upper may be sparse) and is allocated anew when needed.
+    pub(super) fn new(file: Arc<File>, at: LogEnd, allocated: Option<u64>) -> io::Result<Self> {
+        let length = file.metadata()?.len();
+        let allocated = allocated
+            .unwrap_or(at.end.next_multiple_of(PAGE))
+            .min(length)
+            .max(at.end);
+        Ok(Self {
+            file,
+            medium: None,
+            allocated,
+            end: at.end,
+            last_seq: at.last_seq,
+            chain: at.chain,
+            salt: at.salt,
+            generation: at.generation,
+            records: at.records,
+            last_copied: at.last_copied,
+            durable: at.durable,
+            slot: at.slot,
+        })
+    }
+
+    pub(super) fn allocated(&self) -> u64 {
+        self.allocated
+    }
+
+    fn medium(&mut self) -> io::Result<&mut Medium> {
+        if self.medium.is_none() {
+            let medium = if blocks_can_be_kept(&self.file) {
+                LogMap::new(&self.file, self.allocated).map_or(Medium::Written, Medium::Mapped)
+            } else {
+                Medium::Written
+            };
+            self.medium = Some(medium);
+        }
+        self.medium
+            .as_mut()
+            .ok_or_else(|| io::ErrorKind::Other.into())
+    }
+
+    fn put(&mut self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        let file = Arc::clone(&self.file);
+        match self.medium()? {
+            Medium::Mapped(map) => map.write(at, bytes),
+            Medium::Written => file.write_all_at(bytes, at),
+        }
+    }
+
+    fn publish(&mut self, at: u64, word: u64) -> io::Result<()> {
+        let file = Arc::clone(&self.file);
+        match self.medium()? {
+            Medium::Mapped(map) => map.publish(at, word),
+            Medium::Written => file.write_all_at(&word.to_le_bytes(), at),
+        }
+    }
+
+    /// Appends `frame`: [`FRAME_HEADER_LEN`] free bytes, then `records` records.
+    pub(super) fn append(
+        &mut self,
+        host: &Host,
+        frame: &mut [u8],
+        records: u32,
+        copied: bool,
+    ) -> io::Result<()> {
+        let length = frame.len() as u64;
+        if self.end + length > self.allocated {
+            self.grow(host, self.end + length)?;
+        }
+        host.trip(Op::Append)?;
+        let seq = self.last_seq + 1;
+        let chain = format::seal_frame(frame, records, seq, self.chain);
+        let (word, rest) = frame
+            .split_first_chunk::<8>()
+            .filter(|_| frame.len() > FRAME_HEADER_LEN)
+            .ok_or(io::ErrorKind::InvalidInput)?;
+        self.put(self.end + 8, rest)?;
+        self.publish(self.end, u64::from_le_bytes(*word))?;
+        self.end += length;
+        self.last_seq = seq;
+        self.chain = chain;
+        self.records += u64::from(records);
+        if copied {
+            self.last_copied = seq;
+        }
+        Ok(())
+    }
+
+    /// Finds room up to `least` bytes and, if there is, for as much again as the log has.
+    fn grow(&mut self, host: &Host, least: u64) -> io::Result<()> {
+        let least = least.next_multiple_of(PAGE);
+        let step = self.allocated.clamp(FIRST_ROOM, LARGEST_STEP);
+        let generous = (self.allocated + step).next_multiple_of(PAGE).max(least);
+        let result = self.grow_to(host, generous);
+        match result {
+            Err(e) if no_space(&e) && least < generous => self.grow_to(host, least),
+            other => other,
+        }
+    }
+
+    fn grow_to(&mut self, host: &Host, length: u64) -> io::Result<()> {
+        let before = self.allocated;
+        let grown =
+            host.allocate(&self.file, before, length - before)
+                .and_then(|()| match &mut self.medium {
+                    Some(Medium::Mapped(map)) => map.extend(length),
+                    _ => Ok(()),
+                });
+        if let Err(error) = grown {
+            // What was allocated before the host ran out would otherwise fill the disk for good.
+            // Where even that fails the blocks stay, past the end, and hurt nobody else.
+            let _ = self.file.set_len(before);
+            return Err(error);
+        }
+        self.allocated = length;
+        Ok(())
+    }
+
+    pub(super) fn set_session(&mut self, host: &Host, word: SessionWord) -> io::Result<()> {
+        host.trip(Op::Append)?;
+        self.publish(SESSION_AT, word.0)
+    }
+
+    /// Notes that all frames up to `seq` are on disk.
+    pub(super) fn set_synced(&mut self, host: &Host, seq: u64) -> io::Result<()> {
+        host.trip(Op::Append)?;
+        let mark = Synced::new(seq, self.salt);
+        let at = if self.slot == 0 {
+            SYNCED_AT[0]
+        } else {
+            SYNCED_AT[1]
+        };
+        self.put(at, mark.as_bytes())?;
+        self.slot ^= 1;
+        Ok(())
+    }
+
+    /// Writes the bytes from `from` on once more, so that the kernel takes them for unwritten. An
+    /// earlier process may have met an I/O error at flushing them, after which the kernel has
+    /// them in memory only and would call them clean.
+    pub(super) fn redirty(&mut self, from: u64) -> io::Result<()> {
+        let mut at = from.max(HEADER_LEN);
+        let mut piece = vec![0; 64 << 10];
+        while at < self.end {
+            let n = (self.end - at).min(piece.len() as u64);
+            let part = piece
+                .get_mut(..n as usize)
+                .ok_or(io::ErrorKind::InvalidInput)?;
+            self.file.read_exact_at(part, at)?;
+            self.file.write_all_at(part, at)?;
+            at += n;
+        }
+        Ok(())
+    }
+
+    /// Gives back unused room if there is much of it. Only for a log that is being closed.
+    pub(super) fn trim(&mut self) -> io::Result<()> {
+        if self.allocated - self.end > WORTH_TRIMMING {
+            self.medium = None;
+            self.file.set_len(self.end)?;
+            self.allocated = self.end;
+        }
+        Ok(())
+    }
+}
+
+/// Whether this file system keeps a promise of blocks, so that a store to a mapped page of them
+/// never fails. Those that write elsewhere each time, or ask a server, may not.
+fn blocks_can_be_kept(file: &File) -> bool {
+    const EXT: i64 = 0xEF53;
+    const XFS: i64 = 0x5846_5342;
+    const TMPFS: i64 = 0x0102_1994;
+    // The type of `f_type` differs between architectures.
+    #[allow(clippy::unnecessary_cast, reason = "f_type is not i64 everywhere")]
+    rustix::fs::fstatfs(file).is_ok_and(|s| matches!(s.f_type as i64, EXT | XFS | TMPFS))
+}
