@@ -1,8 +1,10 @@
 //! Listing a directory while it changes.
 //!
 //! A cookie is a place (see [`crate::names`]): `index + 1` for a name that the lower directory
-//! has, `(1 << 62) + seq + 1` for any other. Places never move, so going on from a cookie needs no
-//! memory of the listing and costs a logarithm.
+//! has, `(1 << 62) + (SEQ_END - seq)` for any other: those come newest first, so that a name which
+//! is added lies behind a reader that has come to the added ones, and no reader can be kept going
+//! for ever by its own additions. Places never move, so going on from a cookie needs no memory of
+//! the listing and costs a logarithm.
 
 use std::{ops::ControlFlow, sync::Arc};
 
@@ -11,6 +13,8 @@ use pellicle_store::{FileKind, Ino};
 use crate::{Union, error::Error, inode::Inode, names::Target, request::Listed, table::Found};
 
 const ADDED: u64 = 1 << 62;
+/// Above every sequence number; leaves the adapter room for two positions of its own in an `i64`.
+const SEQ_END: u64 = 1 << 61;
 /// Names taken under one hold of the directory's state lock.
 const BATCH: usize = 64;
 
@@ -97,15 +101,13 @@ impl Union {
         let Some(inode) = changed else {
             return Ok(true);
         };
-        // The cookie of a name says that it was given; the first added name has no such cookie,
-        // so the place to start is kept one lower than the sequence number plus one.
-        let from = *at - ADDED;
+        let below = SEQ_END.saturating_sub(*at - ADDED);
         let state = inode.state.read();
         let Some(names) = &state.names else {
             return Ok(true);
         };
-        for (seq, name, target) in names.added_from(from).take(BATCH) {
-            *at = ADDED + seq + 1;
+        for (seq, name, target) in names.added_before(below).take(BATCH) {
+            *at = ADDED + (SEQ_END - seq);
             batch.push(Item {
                 name: Name::Added(name.clone()),
                 target,

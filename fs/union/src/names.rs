@@ -3,6 +3,8 @@
 //! Every name has a fixed *place* for as long as it is there: the index in the lower directory if
 //! the lower directory has that name, else a sequence number after all those. A name that is
 //! replaced keeps its place, which is why a listing in progress shows it exactly once.
+//! Added names are listed newest first, so that a listing whose reader adds a name for each one it
+//! sees comes to an end.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -89,12 +91,12 @@ impl Names {
         self.slots.len()
     }
 
-    /// Added names from sequence number `from` on.
-    pub(crate) fn added_from(
+    /// Added names with a sequence number below `below`, the newest first.
+    pub(crate) fn added_before(
         &self,
-        from: u64,
-    ) -> impl Iterator<Item = (u64, &Arc<[u8]>, Target)> + '_ {
-        self.added.range(from..).filter_map(|(seq, name)| {
+        below: u64,
+    ) -> impl DoubleEndedIterator<Item = (u64, &Arc<[u8]>, Target)> + '_ {
+        self.added.range(..below).rev().filter_map(|(seq, name)| {
             let target = self.slots.get(name)?.target?;
             Some((*seq, name, target))
         })
@@ -108,6 +110,7 @@ impl Names {
             .iter()
             .filter(|(_, slot)| slot.place == Place::Lower)
             .map(|(name, slot)| (name, slot.target));
-        lower.chain(self.added_from(0).map(|(_, name, t)| (name, Some(t))))
+        let added = self.added_before(u64::MAX).rev();
+        lower.chain(added.map(|(_, name, t)| (name, Some(t))))
     }
 }
