@@ -12,6 +12,7 @@ pub mod context;
 pub mod error;
 pub mod image;
 pub mod interrupt;
+pub mod mount;
 pub mod output;
 
 pub use cli::main;

@@ -86,6 +86,9 @@ pub enum Command {
     Completion(completion::CompletionArgs),
     /// Write the manual pages
     Man(man::ManArgs),
+    /// Serve a mount in the background; `mount` runs this
+    #[command(name = "__serve-mount", hide = true)]
+    ServeMount(mount::MountArgs),
     /// Print the version
     Version(version::VersionArgs),
 }
@@ -119,6 +122,7 @@ pub fn run(cx: &Context, command: Command) -> Result<ExitCode, CliError> {
         Command::Info(args) => info::run(cx, args),
         Command::Completion(args) => completion::run(cx, args),
         Command::Man(args) => man::run(cx, args),
+        Command::ServeMount(args) => mount::run_in_session(cx, args),
         Command::Version(args) => version::run(cx, args),
     }
 }

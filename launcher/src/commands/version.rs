@@ -8,12 +8,25 @@ use crate::{CliError, Context};
 
 /// Print the version
 #[derive(Args, Debug)]
-pub struct VersionArgs {}
+#[command(after_help = "Examples:
+  pellicle version
+  pellicle version --format json")]
+pub struct VersionArgs {
+    /// text or json
+    #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = ["text", "json"])]
+    pub format: String,
+}
 
 /// Runs the command.
 ///
 /// # Errors
-/// What the command could not do.
-pub fn run(_cx: &Context, _args: VersionArgs) -> Result<ExitCode, CliError> {
-    Err(CliError::failed("version is not there yet"))
+/// If nothing can be written.
+pub fn run(cx: &Context, args: VersionArgs) -> Result<ExitCode, CliError> {
+    let version = env!("CARGO_PKG_VERSION");
+    if args.format == "json" {
+        cx.out.line(serde_json::json!({ "Version": version }))?;
+    } else {
+        cx.out.line(format_args!("pellicle {version}"))?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
