@@ -1,9 +1,9 @@
 //! The present state as records, for the upper to begin its log anew with.
 
-use pellicle_store::FileKind;
+use pellicle_store::{FileKind, Ino};
 use pellicle_upper::Record;
 
-use crate::{Union, inode::Inode};
+use crate::{Union, inode::Inode, table::Found};
 
 /// Changes between two questions whether compaction is worth it.
 pub(crate) const CHECK_EVERY: u32 = 1024;
@@ -23,6 +23,11 @@ impl Union {
 
     /// Says every record of the present state: all inodes first, then what is said of them.
     pub(crate) fn snapshot(&self, say: &mut dyn FnMut(Record<'_>)) {
+        // The highest number ever given, so that none is given twice over the years.
+        let highest = Ino(self.ino_end().saturating_sub(1));
+        if !self.table.is_lower(highest) && matches!(self.table.find(highest), Found::Absent) {
+            say(Record::Gone { ino: highest });
+        }
         let mut all = self.table.all();
         all.retain(|inode| inode.state.read().recorded);
         for inode in &all {

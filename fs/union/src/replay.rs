@@ -34,11 +34,7 @@ fn apply(union: &Union, record: Record<'_>, next: &mut u64) -> Result<(), Error>
     union.has_changed.store(true, Ordering::Relaxed);
     match record {
         Record::Node(node) => {
-            // The highest number stays free, so that there is always a next one.
-            if node.ino.0 == 0 || node.ino.0 >= u64::MAX >> 1 {
-                return Err(damaged(node.ino, "has a number out of range"));
-            }
-            *next = (*next).max(node.ino.0 + 1);
+            note_number(node.ino, next)?;
             apply_node(union, node)
         }
         Record::Entry {
@@ -69,6 +65,7 @@ fn apply(union: &Union, record: Record<'_>, next: &mut u64) -> Result<(), Error>
             Ok(())
         }
         Record::Gone { ino } => {
+            note_number(ino, next)?;
             if let Found::Inode(inode) = union.table.find(ino) {
                 let names = inode.state.write().names.take();
                 union.note_names(names.map_or(0, |names| names.len()), 0);
@@ -77,6 +74,16 @@ fn apply(union: &Union, record: Record<'_>, next: &mut u64) -> Result<(), Error>
             Ok(())
         }
     }
+}
+
+/// Numbers are given above every number that the log ever spoke of; the upper half stays free, so
+/// that there is always a next one.
+fn note_number(ino: Ino, next: &mut u64) -> Result<(), Error> {
+    if ino.0 == 0 || ino.0 >= u64::MAX >> 1 {
+        return Err(damaged(ino, "has a number out of range"));
+    }
+    *next = (*next).max(ino.0 + 1);
+    Ok(())
 }
 
 fn apply_node(union: &Union, mut node: Node) -> Result<(), Error> {
