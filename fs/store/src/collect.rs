@@ -87,7 +87,7 @@ impl Store {
         let mut objects = HashSet::new();
         for stack in &live.stacks {
             for id in stack {
-                if !trees.insert(*id) || !self.has_tree(id) {
+                if !trees.insert(*id) || !self.tree_path(id).exists() {
                     continue;
                 }
                 let tree = self.tree(id)?;

@@ -69,21 +69,9 @@ impl StoreError {
     }
 }
 
-/// The next step, where the host's answer alone does not tell it.
+/// What the host's answer means here, where it alone does not tell.
 fn hint(source: &io::Error) -> &'static str {
     match source.raw_os_error() {
-        Some(libc::ENOSPC) => {
-            ": the file system is full; free some space, or `pellicle store gc`, and try again"
-        }
-        Some(libc::EDQUOT) => {
-            ": your quota is used up; free some space, or `pellicle store gc`, and try again"
-        }
-        Some(libc::EROFS) => {
-            ": the store is on a read-only file system; choose another with --root or PELLICLE_ROOT"
-        }
-        Some(libc::EACCES | libc::EPERM) => {
-            ": you may not write to this store; choose another with --root or PELLICLE_ROOT"
-        }
         Some(libc::ENOLCK | libc::EOPNOTSUPP | libc::ENOSYS) => {
             ": this file system lacks something a store needs, such as file locks (Lustre: mount it \
              with -o flock); put the store elsewhere with --root or PELLICLE_ROOT"

@@ -110,10 +110,11 @@ impl Store {
         self.root().join("trees").join(id.hex())
     }
 
-    /// Whether it has the tree of that diff id (or chain id).
+    /// Whether it has the tree of that diff id (or chain id), and can open it: one whose header is
+    /// damaged is to be made again.
     #[must_use]
     pub fn has_tree(&self, id: &Digest) -> bool {
-        self.tree_path(id).is_file()
+        self.tree(id).is_ok()
     }
 
     /// The tree of a layer, by diff id (or of an image that was flattened before, by chain id).
