@@ -105,7 +105,7 @@ impl Temps {
     fn guard(&self) -> Result<File, StoreError> {
         let path = self.root.join("locks/tmp");
         let file = crate::lock::open_lock_file(&path)?;
-        flock(&file, FlockOperation::LockExclusive)
+        rustix::io::retry_on_intr(|| flock(&file, FlockOperation::LockExclusive))
             .map_err(|e| StoreError::io("lock", &path)(e.into()))?;
         Ok(file)
     }

@@ -379,3 +379,103 @@ fn a_root_that_is_a_file_is_an_error_that_names_it() {
         "{error}"
     );
 }
+
+/// Runs by itself under a full disk: see the next test.
+#[test]
+fn on_a_full_disk_a_write_is_an_error_and_leaves_nothing() {
+    let Some(dir) = std::env::var_os("PELLICLE_TEST_FULL") else {
+        return;
+    };
+    let store = Store::open(&Path::new(&dir).join("store")).unwrap();
+    let bytes = vec![5; 4 << 20];
+    let mut w = store.objects().writer().unwrap();
+    let error = w.write_all(&bytes).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::ENOSPC));
+    drop(w);
+    assert_eq!(files(&store.root().join("objects")), 0);
+    assert_eq!(files(&store.root().join("tmp")), 1);
+    let mut t = TreeBuilder::new();
+    for i in 0..2000 {
+        put(
+            &mut t,
+            &format!("f{i}"),
+            meta(0o644),
+            inline(&bytes[..4000]),
+        );
+    }
+    let id = Digest::of(b"large");
+    assert!(matches!(
+        store.publish_tree(&id, t),
+        Err(StoreError::Tree(TreeError::Io { ref source, .. }))
+            if source.raw_os_error() == Some(libc::ENOSPC)
+    ));
+    assert!(!store.has_tree(&id));
+    store.objects().put(b"there is room again").unwrap();
+}
+
+#[test]
+fn a_full_or_read_only_file_system_is_a_clear_error() {
+    let run = |mount: &str, test: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        let exe = std::env::current_exe().unwrap();
+        let script = format!("{mount} && exec \"$1\" --exact {test}");
+        std::process::Command::new("unshare")
+            .args(["-Urm", "sh", "-c", &script, "sh"])
+            .arg(exe)
+            .env("PELLICLE_TEST_FULL", dir.path())
+            .output()
+            .map(|out| {
+                (
+                    out.status.success(),
+                    String::from_utf8_lossy(&out.stdout).into_owned(),
+                )
+            })
+    };
+    match run("true", "no_such_test") {
+        Ok((true, _)) => {}
+        other => {
+            eprintln!("skipped: no user and mount namespaces here: {other:?}");
+            return;
+        }
+    }
+    let tmpfs = "mount -t tmpfs -o size=2m none \"$PELLICLE_TEST_FULL\"";
+    for test in ["on_a_full_disk_a_write_is_an_error_and_leaves_nothing"] {
+        let (good, out) = run(tmpfs, &format!("stores::{test}")).unwrap();
+        assert!(good && out.contains("1 passed"), "{out}");
+    }
+    let test = "a_store_on_a_read_only_file_system_reads_and_flattens_but_does_not_write";
+    let (good, out) = run(tmpfs, &format!("stores::{test}")).unwrap();
+    assert!(good && out.contains("1 passed"), "{out}");
+}
+
+/// Runs by itself in a namespace: see the test above.
+#[test]
+fn a_store_on_a_read_only_file_system_reads_and_flattens_but_does_not_write() {
+    let Some(dir) = std::env::var_os("PELLICLE_TEST_FULL") else {
+        return;
+    };
+    let root = Path::new(&dir).join("store");
+    let ids = {
+        let store = Store::open(&root).unwrap();
+        ["a", "b"].map(|n| layer(&store, n, n))
+    };
+    let status = std::process::Command::new("mount")
+        .args(["-o", "remount,ro"])
+        .arg(&dir)
+        .status()
+        .unwrap();
+    assert!(status.success());
+    let store = Store::open(&root).unwrap();
+    drop(store.lock_shared().unwrap());
+    let tree = store.image_tree(&ids).unwrap();
+    assert!(tree.lookup(Ino::ROOT, b"b").unwrap().is_some());
+    assert!(!store.has_tree(&tree.identity()));
+    match store.objects().put(b"new") {
+        Err(e @ StoreError::Io { .. }) => {
+            assert!(e.to_string().starts_with("cannot create"), "{e}")
+        }
+        other => panic!("{other:?}"),
+    }
+    let elsewhere = Store::open(&Path::new(&dir).join("new"));
+    assert!(matches!(elsewhere, Err(StoreError::Io { .. })));
+}
