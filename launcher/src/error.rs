@@ -183,6 +183,9 @@ impl CliError {
             Clap::DisplayHelpOnMissingArgumentOrSubcommand => {
                 Self::usage(format!("no command given\n\n{}", text.trim_end()))
             }
+            Clap::MissingSubcommand => Self::usage("no command given").with_hint(
+                "`pellicle --help` lists the commands, `pellicle COMMAND --help` tells more of one",
+            ),
             _ => {
                 let text = text.strip_prefix("error: ").unwrap_or(&text);
                 Self::usage(text.trim_end())
