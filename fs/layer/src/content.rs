@@ -1,0 +1,184 @@
+//! Reading a file's content from wherever a tree says that it is.
+
+use std::{fs::File, io, os::unix::fs::FileExt, sync::Arc};
+
+use pellicle_store::{
+    Digest, Ino, Tree,
+    tree::{ContentRef, Extents, PackedRef, TreeError},
+};
+
+use crate::LowerError;
+
+/// Where the contents that are not in the tree are.
+pub(crate) trait Files {
+    /// The object of that name.
+    fn object(&self, id: &Digest) -> Result<Arc<File>, LowerError>;
+
+    /// The archive that spans count in.
+    fn archive(&self) -> Result<Arc<File>, LowerError>;
+
+    /// What messages call the file behind `content`.
+    fn name(&self, content: &ContentRef<'_>) -> String;
+}
+
+/// An error of a tree as one of the layer it is in.
+pub(crate) fn tree_error(error: TreeError) -> LowerError {
+    match error {
+        TreeError::NoSuchNode { ino, wanted } => LowerError::NoSuchNode { ino, wanted },
+        TreeError::Io { path, source, .. } => LowerError::Io {
+            what: path.display().to_string(),
+            source,
+        },
+        TreeError::Damaged { ref file, .. }
+        | TreeError::NotATree { ref file }
+        | TreeError::Unknown { ref file, .. } => LowerError::Corrupt {
+            what: file.clone(),
+            detail: error.to_string(),
+        },
+        TreeError::Unstorable { .. } | TreeError::TooMany { .. } => LowerError::Corrupt {
+            what: "the tree".to_owned(),
+            detail: error.to_string(),
+        },
+    }
+}
+
+/// Bytes, wherever they are.
+enum Data<'a> {
+    Bytes(&'a [u8]),
+    /// A file, and where in it they start.
+    File(Arc<File>, u64),
+}
+
+impl Data<'_> {
+    fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        match self {
+            Self::File(file, start) => file.read_exact_at(into, start.saturating_add(offset)),
+            Self::Bytes(bytes) => {
+                let from = usize::try_from(offset).unwrap_or(usize::MAX);
+                let to = from.saturating_add(into.len());
+                match bytes.get(from..to) {
+                    Some(part) => into.copy_from_slice(part),
+                    None => return Err(io::ErrorKind::UnexpectedEof.into()),
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// A content taken apart: its data, and which parts of the file those are, if not all.
+fn parts<'a>(
+    content: ContentRef<'a>,
+    files: &impl Files,
+) -> Result<(Data<'a>, Option<Extents<'a>>), LowerError> {
+    Ok(match content {
+        ContentRef::Empty => (Data::Bytes(&[]), None),
+        ContentRef::Inline(bytes) => (Data::Bytes(bytes), None),
+        ContentRef::Object(id) => (Data::File(files.object(&id)?, 0), None),
+        ContentRef::Span { offset } => (Data::File(files.archive()?, offset), None),
+        ContentRef::SparseSpan { extents, offset } => {
+            (Data::File(files.archive()?, offset), Some(extents))
+        }
+        ContentRef::Sparse { extents, data } => match data {
+            PackedRef::Inline(bytes) => (Data::Bytes(bytes), Some(extents)),
+            PackedRef::Object(id) => (Data::File(files.object(&id)?, 0), Some(extents)),
+        },
+    })
+}
+
+/// As [`crate::Lower::read`], of regular file `ino` of `tree`.
+pub(crate) fn read(
+    tree: &Tree,
+    files: &impl Files,
+    ino: Ino,
+    offset: u64,
+    buf: &mut [u8],
+) -> Result<usize, LowerError> {
+    let (content, size) = tree.content_and_size(ino).map_err(tree_error)?;
+    let left = usize::try_from(size.saturating_sub(offset)).unwrap_or(usize::MAX);
+    let n = left.min(buf.len());
+    let Some(buf) = buf.get_mut(..n).filter(|buf| !buf.is_empty()) else {
+        return Ok(0);
+    };
+    if matches!(content, ContentRef::Empty) {
+        buf.fill(0);
+        return Ok(n);
+    }
+    let (data, extents) = parts(content, files)?;
+    let done = match extents {
+        None => data.read(offset, buf),
+        Some(extents) => read_sparse(&data, &extents, offset, buf),
+    };
+    match done {
+        Ok(()) => Ok(n),
+        Err(source) if source.kind() == io::ErrorKind::UnexpectedEof => Err(LowerError::Corrupt {
+            what: files.name(&content),
+            detail: format!("it is shorter than inode {ino} needs"),
+        }),
+        Err(source) => Err(LowerError::Io {
+            what: files.name(&content),
+            source,
+        }),
+    }
+}
+
+fn read_sparse(
+    data: &Data<'_>,
+    extents: &Extents<'_>,
+    offset: u64,
+    buf: &mut [u8],
+) -> io::Result<()> {
+    buf.fill(0);
+    let end = offset.saturating_add(buf.len() as u64);
+    for i in extents.at(offset)..extents.len() {
+        let Some((extent, packed)) = extents.get(i).filter(|(e, _)| e.offset < end) else {
+            break;
+        };
+        let from = extent.offset.max(offset);
+        let to = extent.offset.saturating_add(extent.len).min(end);
+        let place = |at: u64| usize::try_from(at.saturating_sub(offset)).unwrap_or(usize::MAX);
+        if let Some(part) = buf.get_mut(place(from)..place(to)) {
+            data.read(packed.saturating_add(from - extent.offset), part)?;
+        }
+    }
+    Ok(())
+}
+
+/// As [`crate::Lower::seek`], of regular file `ino` of `tree`.
+pub(crate) fn seek(
+    tree: &Tree,
+    ino: Ino,
+    offset: u64,
+    data: bool,
+) -> Result<Option<u64>, LowerError> {
+    let (content, size) = tree.content_and_size(ino).map_err(tree_error)?;
+    if offset >= size {
+        return Ok(None);
+    }
+    Ok(match content {
+        ContentRef::Sparse { extents, .. } | ContentRef::SparseSpan { extents, .. } => {
+            seek_sparse(&extents, size, offset, data)
+        }
+        // All hole.
+        ContentRef::Empty => (!data).then_some(offset),
+        // All data.
+        ContentRef::Inline(_) | ContentRef::Object(_) | ContentRef::Span { .. } => {
+            Some(if data { offset } else { size })
+        }
+    })
+}
+
+fn seek_sparse(extents: &Extents<'_>, size: u64, offset: u64, data: bool) -> Option<u64> {
+    let mut i = extents.at(offset);
+    let first = extents.get(i).map(|(extent, _)| extent);
+    if data {
+        return first.map(|extent| extent.offset.max(offset));
+    }
+    let mut hole = offset;
+    // Extents that touch are one run of data.
+    while let Some((extent, _)) = extents.get(i).filter(|(e, _)| e.offset <= hole) {
+        hole = extent.offset.saturating_add(extent.len);
+        i += 1;
+    }
+    Some(hole.min(size))
+}
