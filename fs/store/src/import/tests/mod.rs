@@ -6,6 +6,7 @@ mod entries;
 mod in_place;
 mod mutations;
 mod sparse;
+mod stored;
 mod streams;
 mod tarball;
 
