@@ -127,7 +127,7 @@ fn hard_links_to_nothing_and_to_outside_are_refused() {
         &Archive::new()
             .link(kind::LINK, "l", "../../../../etc/passwd")
             .end(),
-        &["etc/passwd"],
+        &["\"l\""],
     );
 }
 
@@ -137,7 +137,7 @@ fn archives_that_end_early_are_refused() {
         .file("first", vec![1; 2000])
         .file("second", vec![2; 20_000])
         .end();
-    import_fails("half an entry", &whole[..3000], &["second"]);
+    import_fails("half an entry", &whole[..5000], &["second"]);
     import_fails("half a header", &whole[..512 + 2048 + 100], &[]);
     let gz = gzip(&whole);
     import_fails("half a gzip", &gz[..gz.len() / 2], &[]);
