@@ -163,7 +163,10 @@ impl Lower for Archive {
     }
 
     fn readlink(&self, ino: Ino) -> Result<Cow<'_, [u8]>, LowerError> {
-        self.tree.readlink(ino).map(Cow::Borrowed).map_err(tree_error)
+        self.tree
+            .readlink(ino)
+            .map(Cow::Borrowed)
+            .map_err(tree_error)
     }
 
     fn has_xattrs(&self, ino: Ino) -> Result<bool, LowerError> {

@@ -29,15 +29,23 @@ pub(crate) fn tree_error(error: TreeError) -> LowerError {
             what: path.display().to_string(),
             source,
         },
-        TreeError::Damaged { ref file, .. }
-        | TreeError::NotATree { ref file }
-        | TreeError::Unknown { ref file, .. } => LowerError::Corrupt {
-            what: file.clone(),
-            detail: error.to_string(),
+        TreeError::Damaged {
+            file,
+            block,
+            detail,
+        } => LowerError::Corrupt {
+            what: file,
+            detail: match block {
+                Some(block) => format!("block {block}: {detail}"),
+                None => detail,
+            },
         },
-        TreeError::Unstorable { .. } | TreeError::TooMany { .. } => LowerError::Corrupt {
-            what: "the tree".to_owned(),
-            detail: error.to_string(),
+        other @ (TreeError::NotATree { .. }
+        | TreeError::Unknown { .. }
+        | TreeError::Unstorable { .. }
+        | TreeError::TooMany { .. }) => LowerError::Corrupt {
+            what: "a tree".into(),
+            detail: other.to_string(),
         },
     }
 }

@@ -68,7 +68,11 @@ fn every_compression_gives_the_same_files_and_contents() {
     for path in [
         write(dir.path(), "l.tar", &tar()),
         write(dir.path(), "l.tar.gz", &gz.finish().unwrap()),
-        write(dir.path(), "l.tar.zst", &zstd::encode_all(&*tar(), 1).unwrap()),
+        write(
+            dir.path(),
+            "l.tar.zst",
+            &zstd::encode_all(&*tar(), 1).unwrap(),
+        ),
     ] {
         let a = open(&path);
         let file = find(&a, "d/big");
@@ -93,7 +97,10 @@ fn holes_read_as_zeros_and_are_found_by_seek() {
     let a = open(&write(dir.path(), "l.tar", &tar()));
     let f = find(&a, "holes");
     assert_eq!(read(&a, f, 4998, 7), b"\0\0abc\0\0");
-    assert_eq!(read(&a, f, 5001, 4000), [&b"bc"[..], &[0; 3997], b"d"].concat());
+    assert_eq!(
+        read(&a, f, 5001, 4000),
+        [&b"bc"[..], &[0; 3997], b"d"].concat()
+    );
     assert_eq!(read(&a, f, 9_999_990, 100), [0; 10]);
     let seek = |at, data| a.seek(f, at, data).unwrap();
     assert_eq!(seek(0, true), Some(5000));
@@ -113,7 +120,12 @@ fn an_archive_that_was_shortened_is_damage_not_other_bytes() {
     let dir = tempfile::tempdir().unwrap();
     let path = write(dir.path(), "l.tar", &tar());
     let a = open(&path);
-    fs::File::options().write(true).open(&path).unwrap().set_len(4096).unwrap();
+    fs::File::options()
+        .write(true)
+        .open(&path)
+        .unwrap()
+        .set_len(4096)
+        .unwrap();
     let mut buf = [0; 100];
     let got = a.read(find(&a, "d/big"), 500_000, &mut buf);
     assert!(matches!(got, Err(LowerError::Corrupt { .. })));
