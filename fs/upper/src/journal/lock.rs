@@ -17,7 +17,14 @@ const NAME: &str = "lock";
 
 /// Held for as long as it lives.
 #[derive(Debug)]
-pub(super) struct Lock(#[allow(dead_code, reason = "holding it open is what it is for")] File);
+pub(super) struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing alone would leave it to a child that was forked meanwhile and not executed yet.
+        let _ = rustix::fs::flock(&self.0, FlockOperation::Unlock);
+    }
+}
 
 /// Takes the lock of the upper at `path`, opened as `dir`.
 pub(super) fn take(dir: &File, path: &Path) -> Result<Lock, UpperError> {

@@ -61,7 +61,7 @@ pub(super) fn read_front(
         return Err(corrupt(path, 0, "it is not a pellicle journal"));
     }
     if header.checksum.get() != header.sum() {
-        return Err(corrupt(path, 120, "the header does not have its checksum"));
+        return Err(corrupt(path, 0, "the header does not have its checksum"));
     }
     let unknown = header.incompatible.get() & !KNOWN_FEATURES;
     if header.version.get() != VERSION || unknown != 0 {

@@ -1,0 +1,150 @@
+//! Hosts that say no.
+
+use super::*;
+
+#[test]
+fn a_full_disk_refuses_the_commit_and_changes_nothing_and_goes_on_once_there_is_room() {
+    for point in ["allocate::enospc", "allocate::edquot", "append::enospc"] {
+        let (_keep, dir) = scratch();
+        let (options, faults) = with_faults();
+        let journal = Journal::create(&dir, LOWER, options).unwrap();
+        let mut kept = Vec::new();
+        assert!(faults.arm(&format!("journal::{point}"), u32::MAX));
+        let mut i = 0;
+        let (before, error) = loop {
+            let before = journal.stats();
+            match commit(&journal, &batch(i)) {
+                Ok(()) => kept.extend(batch(i)),
+                Err(e) => break (before, e),
+            }
+            i += 1;
+        };
+        let UpperError::Io { source, .. } = &error else {
+            panic!("{error}")
+        };
+        assert!(matches!(
+            source.raw_os_error(),
+            Some(libc::ENOSPC | libc::EDQUOT)
+        ));
+        assert_eq!(journal.stats(), before);
+        faults.clear();
+        commit(&journal, &batch(i)).unwrap();
+        kept.extend(batch(i));
+        kill(journal);
+        assert_eq!(reopen(&dir).unwrap().1, kept);
+    }
+}
+
+#[test]
+fn after_a_failed_sync_nothing_more_is_taken_until_it_is_opened_again() {
+    for point in ["sync_log", "sync_data", "sync_dir"] {
+        let (_keep, dir) = scratch();
+        let (options, faults) = with_faults();
+        let journal = Journal::create(&dir, LOWER, options).unwrap();
+        put_data(&journal, 150, b"content", true);
+        assert!(faults.arm(&format!("journal::{point}::eio"), 1));
+        assert_eq!(errno(journal.sync_all()), Some(libc::EIO), "{point}");
+        for result in [
+            journal.sync_all(),
+            journal.sync_file(Ino(150)),
+            commit(&journal, &batch(1)),
+            journal.create_data(Ino(9)).map(drop),
+            journal.compact(&mut |_| {}),
+        ] {
+            assert!(
+                matches!(result, Err(UpperError::Poisoned { .. })),
+                "{point}: {result:?}"
+            );
+        }
+        assert!(matches!(journal.close(), Err(UpperError::Poisoned { .. })));
+        let (journal, records, recovery) = reopen(&dir).unwrap();
+        assert_eq!(records.len(), 1);
+        assert!(!recovery.clean);
+        commit(&journal, &batch(1)).unwrap();
+        journal.close().unwrap();
+    }
+}
+
+#[test]
+fn waiters_of_a_failed_sync_fail_too() {
+    let (_keep, dir) = scratch();
+    let (options, faults) = with_faults();
+    let journal = Journal::create(&dir, LOWER, options).unwrap();
+    commit(&journal, &batch(0)).unwrap();
+    let turn = journal.shared.gate.enter();
+    std::thread::scope(|scope| {
+        let waiters: Vec<_> = (0..4)
+            .map(|_| scope.spawn(|| journal.sync_file(Ino(1))))
+            .collect();
+        std::thread::sleep(std::time::Duration::from_millis(30));
+        assert!(faults.arm("journal::sync_log::eio", 1));
+        drop(turn);
+        for waiter in waiters {
+            waiter.join().unwrap().unwrap_err();
+        }
+    });
+}
+
+#[test]
+fn a_creation_that_fails_leaves_nothing_that_opens() {
+    for point in ["allocate::enospc", "rename::eio"] {
+        let (_keep, dir) = scratch();
+        let (options, faults) = with_faults();
+        assert!(faults.arm(&format!("journal::{point}"), 1));
+        let failed = Journal::create(&dir, LOWER, options.clone()).map(drop);
+        assert!(matches!(failed, Err(UpperError::Io { .. })));
+        assert!(!dir.join("journal").exists() && !dir.join("journal.new").exists());
+        let journal = Journal::create(&dir, LOWER, options).unwrap();
+        commit(&journal, &batch(0)).unwrap();
+    }
+}
+
+#[test]
+fn a_data_file_that_cannot_be_made_is_an_error_and_no_more() {
+    let (_keep, dir) = scratch();
+    let (options, faults) = with_faults();
+    let journal = Journal::create(&dir, LOWER, options).unwrap();
+    assert!(faults.arm("journal::create::enospc", 1));
+    let failed = journal.create_data(Ino(150)).map(drop);
+    assert_eq!(errno(failed), Some(libc::ENOSPC));
+    put_data(&journal, 150, b"now", false);
+    journal.sync_all().unwrap();
+}
+
+#[test]
+fn room_of_removed_files_is_used_before_a_commit_is_refused() {
+    let (_keep, dir) = scratch();
+    let (options, faults) = with_faults();
+    let journal = Journal::create(&dir, LOWER, options).unwrap();
+    put_data(&journal, 150, b"old", false);
+    journal.sync_all().unwrap();
+    commit(&journal, &[Kept::Gone(Ino(150))]).unwrap();
+    journal.remove_data(Ino(150));
+    assert!(faults.arm("journal::create::enospc", 1));
+    journal.create_data(Ino(151)).unwrap();
+    assert_eq!(data_names(&dir), ["0000000000000097"]);
+}
+
+#[test]
+fn commits_before_replay_are_refused() {
+    let (_keep, dir) = scratch();
+    create(&dir).close().unwrap();
+    let journal = Journal::open(&dir, LOWER, quiet()).unwrap();
+    commit(&journal, &batch(0)).unwrap_err();
+    journal.replay(&mut |_| {}).unwrap();
+    commit(&journal, &batch(0)).unwrap();
+}
+
+#[test]
+fn a_batch_of_impossible_size_is_refused_whole() {
+    let (_keep, dir) = scratch();
+    let journal = create(&dir);
+    let value = vec![1; 65_536];
+    let many: Vec<_> = (1..300)
+        .map(|i| Kept::Xattr(Ino(i), b"user.a".to_vec(), value.clone()))
+        .collect();
+    commit(&journal, &many).unwrap_err();
+    commit(&journal, &batch(0)).unwrap();
+    kill(journal);
+    assert_eq!(reopen(&dir).unwrap().1, batch(0));
+}
