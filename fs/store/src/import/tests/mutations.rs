@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::{
-    parse,
+    parse, stored,
     tarball::{Header, Tarball},
 };
 
@@ -99,5 +99,30 @@ proptest! {
             let stream = Tarball::new().entry(b"x", b'x', body).file("f", "1").end();
             let _ = parse(&stream);
         }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    #[test]
+    fn a_changed_stream_is_imported_whole_or_leaves_the_store_clean(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+        cut in prop::option::of(any::<prop::sample::Index>()),
+        packed in any::<bool>(),
+    ) {
+        let mut stream = valid();
+        for (at, byte) in &changes {
+            let at = at.index(stream.len());
+            stream[at] = *byte;
+        }
+        reseal(&mut stream);
+        if packed {
+            stream = zstd::encode_all(stream.as_slice(), 1).unwrap();
+        }
+        if let Some(cut) = cut {
+            stream.truncate(cut.index(stream.len()));
+        }
+        stored::assert_whole_or_clean(&stream);
     }
 }

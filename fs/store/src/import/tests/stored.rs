@@ -53,6 +53,21 @@ fn assert_clean(store: &Store) {
     assert!(left.iter().all(|f| f.ends_with("/lock")), "{left:?}");
 }
 
+/// Imports `stream` into a new store and looks at what is there afterwards.
+pub(super) fn assert_whole_or_clean(stream: &[u8]) {
+    let (_dir, store) = store();
+    match import_layer(&store, stream, &options(), &()) {
+        Ok(layer) => {
+            store.tree(&layer.diff_id).unwrap().check().unwrap();
+            assert_eq!(
+                store.blobs().size(&layer.blob).unwrap(),
+                Some(stream.len() as u64)
+            );
+        }
+        Err(_) => assert_clean(&store),
+    }
+}
+
 fn noise(len: usize) -> Vec<u8> {
     (0..len).map(|i| (i * i / 7 + i / 251) as u8).collect()
 }
