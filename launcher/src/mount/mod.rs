@@ -12,8 +12,10 @@ use std::{
 };
 
 use pellicle_fuse::{MountOptions, ServeOptions, Server};
-use pellicle_layer::{Lower, TreeLower};
-use pellicle_store::{Digest, StoreLock, Tree, TreeHeader, TreeKind, Whiteouts, flatten};
+use pellicle_layer::{Archive, Lower, TreeLower};
+use pellicle_store::{
+    Digest, StoreLock, Tree, TreeHeader, TreeKind, Whiteouts, flatten, import::ImportOptions,
+};
 use pellicle_union::{Options, Union};
 
 pub use table::{Mounted, list, parse_mountinfo};
@@ -65,7 +67,7 @@ pub fn open(cx: &Context, what: &What) -> Result<Opened, CliError> {
                 source: format!("{SOURCE_PREFIX}{}{layer}", image.display_name()),
             })
         }
-        What::Archive(path) => archive(cx, path),
+        What::Archive(path) => archive(path),
     }
 }
 
@@ -81,12 +83,13 @@ fn layer_tree(tree: Tree, diff_id: &Digest) -> Result<Tree, CliError> {
     )?)
 }
 
-fn archive(cx: &Context, path: &Path) -> Result<Opened, CliError> {
-    let _ = cx;
-    Err(CliError::failed(format!(
-        "cannot mount {} in place",
-        path.display()
-    )))
+fn archive(path: &Path) -> Result<Opened, CliError> {
+    let archive = Archive::open(path, &ImportOptions::default(), &())?;
+    Ok(Opened {
+        lower: Arc::new(archive),
+        _lock: None,
+        source: format!("{SOURCE_PREFIX}{}", path.display()),
+    })
 }
 
 /// Mounts `opened` on `dir` and starts to answer.
