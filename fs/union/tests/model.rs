@@ -18,11 +18,11 @@ mod harness;
 mod reference;
 mod support;
 
-use harness::{Harness, Op};
+use harness::{Harness, Op, Pair};
 use proptest::{prelude::*, test_runner::FileFailurePersistence};
 
-fn run(ops: &[Op], backed: bool) {
-    let mut harness = Harness::new(backed);
+fn run(ops: &[Op], pair: Pair) {
+    let mut harness = Harness::new(pair);
     for op in ops {
         harness.step(op);
     }
@@ -83,7 +83,14 @@ proptest! {
         ops in prop::collection::vec(any_op(), 1..80),
         backed in any::<bool>(),
     ) {
-        run(&ops, backed);
+        run(&ops, Pair::Memory { backed });
+    }
+
+    #[test]
+    fn the_union_of_a_tree_and_a_journal_is_what_the_model_is(
+        ops in prop::collection::vec(any_op(), 1..80),
+    ) {
+        run(&ops, Pair::Real);
     }
 }
 
@@ -105,6 +112,6 @@ fn a_number_is_not_given_again_after_compaction_and_remount() {
             make(2),
             make(3),
         ],
-        false,
+        Pair::Memory { backed: false },
     );
 }

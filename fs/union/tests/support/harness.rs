@@ -6,13 +6,20 @@ use std::{
     sync::Arc,
 };
 
+use parking_lot::MutexGuard;
 use pellicle_union::{
     Attr, Caller, Error, FileKind, Ino, NewNode, RenameFlags, SetAttr, Time, Union,
 };
 
 use crate::{
     reference::{Answer, Id, Model, ROOT},
-    support::{content, lower::MemLower, names, open, upper::MemUpper},
+    support::{
+        content,
+        lower::MemLower,
+        names, open,
+        real::Real,
+        upper::{MemUpper, State},
+    },
 };
 
 /// One operation; small numbers choose among what there is.
@@ -136,10 +143,48 @@ struct Listing {
     ever: BTreeSet<Vec<u8>>,
 }
 
+/// What the union stands on.
+enum Stand {
+    Memory(Arc<MemLower>, MemUpper),
+    Real(Real),
+}
+
+impl Stand {
+    fn open(&self) -> Union {
+        match self {
+            Self::Memory(lower, upper) => open(lower, upper),
+            Self::Real(real) => real.open(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        match self {
+            Self::Memory(_, upper) => upper.state.lock(),
+            Self::Real(real) => real.state.lock(),
+        }
+    }
+
+    fn lower_count(&self) -> u64 {
+        match self {
+            Self::Memory(lower, _) => lower.nodes.len() as u64,
+            Self::Real(real) => real.inode_count(),
+        }
+    }
+}
+
+/// Which lower tree and upper a run is over.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Pair {
+    /// Both in memory; `backed`: lower files are host files too.
+    Memory { backed: bool },
+    /// A tree of a store, and a journal.
+    Real,
+}
+
 pub(crate) struct Harness {
-    lower: Arc<MemLower>,
-    upper: MemUpper,
-    union: Union,
+    stand: Stand,
+    /// `None` only while it is being opened anew.
+    union: Option<Union>,
     model: Model,
     inos: HashMap<Id, Ino>,
     before: BTreeMap<Id, Attr>,
@@ -148,10 +193,10 @@ pub(crate) struct Harness {
 }
 
 impl Harness {
-    pub(crate) fn new(backed: bool) -> Self {
+    pub(crate) fn new(pair: Pair) -> Self {
         let mut lower = MemLower::new();
         let mut model = Model::new();
-        lower.backed = backed;
+        lower.backed = matches!(pair, Pair::Memory { backed: true });
         let mut inos = HashMap::from([(ROOT, Ino::ROOT)]);
         let mut add = |dir: Id, name: &[u8], kind, lower: &mut MemLower, content: &[u8]| {
             let at = inos[&dir];
@@ -193,13 +238,25 @@ impl Harness {
             .xattrs
             .insert(b"user.x".to_vec(), b"lower".to_vec());
 
-        let lower = Arc::new(lower);
-        let upper = MemUpper::new();
-        let union = open(&lower, &upper);
+        let stand = match pair {
+            Pair::Memory { .. } => Stand::Memory(Arc::new(lower), MemUpper::new()),
+            Pair::Real => Stand::Real(Real::new(&lower)),
+        };
+        let union = stand.open();
+        // Every tree numbers its inodes as it likes.
+        let mut todo = vec![ROOT];
+        while let Some(dir) = todo.pop() {
+            for (name, id) in &model.thing(dir).children {
+                let ino = union.lookup(inos[&dir], name).unwrap().ino;
+                inos.insert(*id, ino);
+                if model.is_dir(*id) {
+                    todo.push(*id);
+                }
+            }
+        }
         let mut harness = Self {
-            lower,
-            upper,
-            union,
+            stand,
+            union: Some(union),
             model,
             inos,
             before: BTreeMap::new(),
@@ -208,6 +265,10 @@ impl Harness {
         };
         harness.compare();
         harness
+    }
+
+    fn union(&self) -> &Union {
+        self.union.as_ref().unwrap()
     }
 
     fn node(&self, n: u8) -> Id {
@@ -232,9 +293,9 @@ impl Harness {
         self.model.begin_step();
         match op {
             Op::Full { after, op } => {
-                self.upper.state.lock().fail_after = Some(u32::from(*after));
+                self.stand.state().fail_after = Some(u32::from(*after));
                 self.perform(op);
-                self.upper.state.lock().fail_after = None;
+                self.stand.state().fail_after = None;
             }
             op => self.perform(op),
         }
@@ -252,7 +313,7 @@ impl Harness {
         let got = got.map_err(|e| e.errno());
         if let Err(libc::ENOSPC) = got {
             assert!(
-                self.upper.state.lock().fail_after.is_some(),
+                self.stand.state().fail_after.is_some(),
                 "{what:?}: full for no reason"
             );
             self.after_full(what);
@@ -281,7 +342,7 @@ impl Harness {
         };
         let id = self.node(node);
         let offset = OFFSETS[offset as usize];
-        let now = content(&self.union, self.ino(id));
+        let now = content(self.union(), self.ino(id));
         let was = self.model.thing(id).content.clone();
         assert_eq!(now.len(), was.len(), "{what:?} failed and changed the size");
         for (at, byte) in was.iter().enumerate() {
@@ -305,17 +366,17 @@ impl Harness {
             } => self.make(op, dir, name, kind, perm),
             Op::Link { node, dir, name } => {
                 let (id, dir, name) = (self.node(node), self.dir(dir), NAMES[name as usize]);
-                let got = self.union.link(self.ino(id), self.ino(dir), name);
+                let got = self.union().link(self.ino(id), self.ino(dir), name);
                 self.check(op, got, |m| m.link(id, dir, name));
             }
             Op::Unlink { dir, name } => {
                 let (dir, name) = (self.dir(dir), NAMES[name as usize]);
-                let got = self.union.unlink(self.ino(dir), name);
+                let got = self.union().unlink(self.ino(dir), name);
                 self.check(op, got, |m| m.remove(dir, name, false));
             }
             Op::Rmdir { dir, name } => {
                 let (dir, name) = (self.dir(dir), NAMES[name as usize]);
-                let got = self.union.rmdir(self.ino(dir), name);
+                let got = self.union().rmdir(self.ino(dir), name);
                 self.check(op, got, |m| m.remove(dir, name, true));
             }
             Op::Rename {
@@ -331,7 +392,9 @@ impl Harness {
                     no_replace: flags & 1 != 0,
                     exchange: flags & 2 != 0,
                 };
-                let got = self.union.rename(self.ino(from), a, self.ino(to), b, flags);
+                let got = self
+                    .union()
+                    .rename(self.ino(from), a, self.ino(to), b, flags);
                 self.check(op, got, |m| {
                     m.rename(from, a, to, b, flags.no_replace, flags.exchange)
                 });
@@ -345,7 +408,7 @@ impl Harness {
             } => {
                 let (id, offset) = (self.node(node), OFFSETS[offset as usize]);
                 let data = vec![byte; LENGTHS[len as usize]];
-                let got = self.union.write(self.ino(id), offset as u64, &data, kill);
+                let got = self.union().write(self.ino(id), offset as u64, &data, kill);
                 self.check(op, got, |m| {
                     m.write(id, offset, &data, kill)?;
                     if kill && !data.is_empty() {
@@ -360,7 +423,7 @@ impl Harness {
                     size: Some(size as u64),
                     ..SetAttr::default()
                 };
-                let got = self.union.set_attr(self.ino(id), set);
+                let got = self.union().set_attr(self.ino(id), set);
                 self.check(op, got, |m| {
                     m.regular(id)?;
                     m.get(id).content.resize(size, 0);
@@ -387,7 +450,7 @@ impl Harness {
                     perm: Some(perm),
                     ..SetAttr::default()
                 };
-                let got = self.union.set_attr(self.ino(id), set);
+                let got = self.union().set_attr(self.ino(id), set);
                 self.check(op, got, |m| {
                     m.get(id).perm = perm;
                     m.touch_change(id);
@@ -401,7 +464,7 @@ impl Harness {
                     gid: (who > 0).then_some(who),
                     ..SetAttr::default()
                 };
-                let got = self.union.set_attr(self.ino(id), set);
+                let got = self.union().set_attr(self.ino(id), set);
                 self.check(op, got, |m| {
                     m.get(id).uid = who;
                     if who > 0 {
@@ -426,7 +489,7 @@ impl Harness {
                     mtime: Some(time),
                     ..SetAttr::default()
                 };
-                let got = self.union.set_attr(self.ino(id), set);
+                let got = self.union().set_attr(self.ino(id), set);
                 self.check(op, got, |m| {
                     m.touch(id);
                     m.get(id).atime = Some(time);
@@ -444,7 +507,7 @@ impl Harness {
                 let value = vec![b'v'; value as usize * 3];
                 let (create, replace) = (flag == 1, flag == 2);
                 let got = self
-                    .union
+                    .union()
                     .set_xattr(self.ino(id), name, &value, create, replace);
                 self.check(op, got, |m| {
                     let there = m.thing(id).xattrs.contains_key(name);
@@ -460,7 +523,7 @@ impl Harness {
             }
             Op::RemoveXattr { node, name } => {
                 let (id, name) = (self.node(node), XATTRS[name as usize]);
-                let got = self.union.remove_xattr(self.ino(id), name);
+                let got = self.union().remove_xattr(self.ino(id), name);
                 self.check(op, got, |m| {
                     m.get(id).xattrs.remove(name).ok_or(libc::ENODATA)?;
                     m.touch_change(id);
@@ -469,7 +532,7 @@ impl Harness {
             }
             Op::Hold { node } => {
                 let id = self.node(node);
-                self.union.remember(self.ino(id));
+                self.union().remember(self.ino(id));
                 self.model.get(id).held += 1;
             }
             Op::Release { node } => {
@@ -479,7 +542,7 @@ impl Harness {
                     .map(|(id, _)| *id)
                     .collect();
                 if let Some(id) = held.get(node as usize % held.len().max(1)) {
-                    self.union.forget(self.ino(*id), 1);
+                    self.union().forget(self.ino(*id), 1);
                     self.model.release(*id);
                 }
             }
@@ -498,8 +561,9 @@ impl Harness {
             Op::Remount { compact } => {
                 self.listing = None;
                 self.compacted |= compact;
-                self.upper.state.lock().compact_next = compact;
-                self.union = open(&self.lower, &self.upper);
+                self.stand.state().compact_next = compact;
+                self.union = None;
+                self.union = Some(self.stand.open());
                 self.model.remount();
             }
             Op::Full { .. } => unreachable!("is never nested"),
@@ -519,7 +583,7 @@ impl Harness {
             2 => NewNode::Directory,
             _ => NewNode::Symlink(b"to"),
         };
-        let got = self.union.make(self.ino(dir), name, what, perm, who);
+        let got = self.union().make(self.ino(dir), name, what, perm, who);
         let mut made = None;
         let attr = self.check(op, got, |m| {
             let id = m.make(dir, name, what.kind(), perm, 0o022)?;
@@ -540,7 +604,7 @@ impl Harness {
         let (id, mode) = (self.node(node), MODES[mode as usize]);
         let (offset, len) = (OFFSETS[offset as usize], LENGTHS[len as usize]);
         let got = self
-            .union
+            .union()
             .fallocate(self.ino(id), mode, offset as u64, len as u64);
         self.check(op, got, |m| {
             if mode & libc::FALLOC_FL_COLLAPSE_RANGE != 0 {
@@ -564,7 +628,7 @@ impl Harness {
         let len = LENGTHS[len as usize];
         let (a, b) = (self.ino(from), self.ino(to));
         let got = self
-            .union
+            .union()
             .copy_range(a, at as u64, b, to_at as u64, len as u64);
         let mut copied = 0;
         let n = self.check(op, got, |m| {
@@ -595,6 +659,8 @@ impl Harness {
         let (mut left, mut ended) = (n, true);
         let (seen, next) = (&mut listing.seen, &mut listing.next);
         self.union
+            .as_ref()
+            .unwrap()
             .list(self.inos[&listing.dir], *next, &mut |e| {
                 if left == 0 {
                     ended = false;
@@ -638,7 +704,7 @@ impl Harness {
         for (id, thing) in &self.model.things {
             let ino = self.inos[id];
             let attr = self
-                .union
+                .union()
                 .attr(ino)
                 .unwrap_or_else(|e| panic!("{ino}: {e}"));
             assert_eq!((attr.ino, attr.kind), (ino, thing.kind));
@@ -658,13 +724,13 @@ impl Harness {
             match thing.kind {
                 FileKind::Regular => {
                     assert!(
-                        content(&self.union, ino) == thing.content,
+                        content(self.union(), ino) == thing.content,
                         "content of {ino}"
                     );
                     self.compare_holes(ino, &thing.content);
                 }
                 FileKind::Symlink => {
-                    assert_eq!(self.union.readlink(ino).unwrap(), thing.target);
+                    assert_eq!(self.union().readlink(ino).unwrap(), thing.target);
                     assert_eq!(attr.size, thing.target.len() as u64);
                 }
                 _ => self.compare_dir(*id),
@@ -673,9 +739,9 @@ impl Harness {
         }
         for (id, ino) in &self.inos {
             // A compacted log speaks no more of a lower inode whose names are all whited out.
-            let unspoken = ino.0 <= self.lower.nodes.len() as u64 && self.compacted;
+            let unspoken = ino.0 <= self.stand.lower_count() && self.compacted;
             if !self.model.things.contains_key(id) && !unspoken {
-                assert!(self.union.attr(*ino).is_err(), "{ino} should be gone");
+                assert!(self.union().attr(*ino).is_err(), "{ino} should be gone");
             }
         }
         self.before = seen;
@@ -683,7 +749,7 @@ impl Harness {
 
     fn compare_dir(&self, id: Id) {
         let (ino, thing) = (self.inos[&id], self.model.thing(id));
-        let listed = names(&self.union, ino);
+        let listed = names(self.union(), ino);
         let found: BTreeMap<_, _> = listed
             .iter()
             .map(|(name, ino, _)| (name.clone(), *ino))
@@ -696,14 +762,17 @@ impl Harness {
         assert_eq!(listed.len(), found.len(), "a name of {ino} is listed twice");
         assert_eq!(found, wanted, "names of {ino}");
         for (name, child, kind) in &listed {
-            let attr = self.union.lookup(ino, name).unwrap();
+            let attr = self.union().lookup(ino, name).unwrap();
             assert_eq!((attr.ino, attr.kind), (*child, *kind), "d_ino is st_ino");
         }
         for name in NAMES.iter().filter(|n| !thing.children.contains_key(**n)) {
-            assert!(matches!(self.union.lookup(ino, name), Err(Error::NotFound)));
+            assert!(matches!(
+                self.union().lookup(ino, name),
+                Err(Error::NotFound)
+            ));
         }
         if self.model.nlink(id) > 0 {
-            assert_eq!(self.union.parent(ino).unwrap(), self.inos[&thing.parent]);
+            assert_eq!(self.union().parent(ino).unwrap(), self.inos[&thing.parent]);
         }
     }
 
@@ -736,10 +805,10 @@ impl Harness {
         for (name, value) in &thing.xattrs {
             list.extend_from_slice(name);
             list.push(0);
-            assert_eq!(&self.union.xattr(ino, name).unwrap(), value);
+            assert_eq!(self.union().xattr(ino, name).unwrap(), *value);
         }
         assert_eq!(
-            self.union.xattr_names(ino).unwrap(),
+            self.union().xattr_names(ino).unwrap(),
             list,
             "xattrs of {ino}"
         );
@@ -749,7 +818,7 @@ impl Harness {
     fn compare_holes(&self, ino: Ino, content: &[u8]) {
         let (size, mut at) = (content.len() as u64, 0);
         while at < size {
-            let data = match self.union.seek(ino, at, true) {
+            let data = match self.union().seek(ino, at, true) {
                 Ok(data) => data,
                 Err(Error::NoSuchOffset) => size,
                 Err(e) => panic!("seek in {ino}: {e}"),
@@ -760,13 +829,13 @@ impl Harness {
             );
             at = data;
             if at < size {
-                let hole = self.union.seek(ino, at, false).unwrap();
+                let hole = self.union().seek(ino, at, false).unwrap();
                 assert!(hole > at && hole <= size);
                 at = hole;
             }
         }
         assert!(matches!(
-            self.union.seek(ino, size, false),
+            self.union().seek(ino, size, false),
             Err(Error::NoSuchOffset)
         ));
     }

@@ -10,6 +10,7 @@
 )]
 
 pub(crate) mod lower;
+pub(crate) mod real;
 pub(crate) mod upper;
 
 use std::{ops::ControlFlow, sync::Arc};

@@ -80,8 +80,13 @@ pub(crate) struct State {
     pub(crate) copied: Vec<Ino>,
 }
 
-impl State {
-    fn host(&mut self) -> Result<(), UpperError> {
+/// Says whether the host has room for one more call.
+pub(crate) trait Room {
+    fn take_room(&mut self) -> Result<(), UpperError>;
+}
+
+impl Room for State {
+    fn take_room(&mut self) -> Result<(), UpperError> {
         match &mut self.fail_after {
             None => Ok(()),
             Some(0) => Err(UpperError::Io {
@@ -143,7 +148,7 @@ impl Upper for MemUpper {
 
     fn commit(&self, batch: &[Record<'_>]) -> Result<(), UpperError> {
         let mut state = self.state.lock();
-        state.host()?;
+        state.take_room()?;
         state
             .log
             .extend(batch.iter().map(|record| Said::of(*record)));
@@ -160,7 +165,7 @@ impl Upper for MemUpper {
     }
 
     fn create_data(&self, ino: Ino) -> Result<Arc<File>, UpperError> {
-        self.state.lock().host()?;
+        self.state.lock().take_room()?;
         let mut options = OpenOptions::new();
         let file = options
             .read(true)
