@@ -219,7 +219,7 @@ fn an_image_in_use_by_a_container_stays() {
     let config = serde_json::json!({
         "image_id": id.trim(), "diff_ids": inspect[0]["RootFS"]["Layers"],
     });
-    fs::write(dir.join("config.json"), config.to_string()).unwrap();
+    fs::write(dir.join("state.json"), config.to_string()).unwrap();
     let output = home.pellicle(&["rmi", "x"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("c0ffee"), "{}", stderr(&output));

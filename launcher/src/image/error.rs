@@ -60,8 +60,8 @@ pub enum ImageError {
         /// What is wrong.
         detail: String,
     },
-    /// A container's configuration is not readable.
-    #[error("the configuration of a container, {}, is damaged: {detail}", path.display())]
+    /// A container's state is not readable.
+    #[error("the state of a container, {}, is damaged: {detail}", path.display())]
     Container {
         /// Its file.
         path: PathBuf,

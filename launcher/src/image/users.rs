@@ -1,6 +1,6 @@
 //! Which containers stand on which images.
 //!
-//! A container's `containers/<id>/config.json` has, among what only the runtime reads, the members
+//! A container's `containers/<id>/state.json` has, among what only the runtime reads, the members
 //! `image_id` (the image's id) and `diff_ids` (its layers, lowest first). The second keeps a
 //! container's layers in the store even when its image is no longer listed.
 
@@ -48,7 +48,7 @@ pub fn container_uses(root: &Path) -> Result<Vec<ContainerUse>, ImageError> {
     let mut uses = Vec::new();
     for entry in entries {
         let entry = entry.map_err(ImageError::io("list", &dir))?;
-        let path = entry.path().join("config.json");
+        let path = entry.path().join("state.json");
         let file = match File::open(&path) {
             Ok(file) => file,
             // Being made or being removed; who makes one holds the store's lock meanwhile.
@@ -102,7 +102,7 @@ mod tests {
         assert_eq!(container_uses(root.path()).unwrap(), [], "one being made");
         let (image, layer) = (Digest::of(b"i"), Digest::of(b"l"));
         let text = format!(r#"{{"image_id":"{image}","diff_ids":["{layer}"],"more":1}}"#);
-        fs::write(dir.join("config.json"), text).unwrap();
+        fs::write(dir.join("state.json"), text).unwrap();
         let uses = container_uses(root.path()).unwrap();
         assert_eq!(
             uses,
@@ -112,7 +112,7 @@ mod tests {
                 diff_ids: vec![layer]
             }]
         );
-        fs::write(dir.join("config.json"), "{").unwrap();
+        fs::write(dir.join("state.json"), "{").unwrap();
         assert!(
             container_uses(root.path())
                 .unwrap_err()

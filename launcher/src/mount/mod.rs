@@ -67,7 +67,7 @@ pub fn open(cx: &Context, what: &What) -> Result<Opened, CliError> {
                 source: format!("{SOURCE_PREFIX}{}{layer}", image.display_name()),
             })
         }
-        What::Archive(path) => archive(path),
+        What::Archive(path) => archive(cx, path),
     }
 }
 
@@ -83,8 +83,11 @@ fn layer_tree(tree: Tree, diff_id: &Digest) -> Result<Tree, CliError> {
     )?)
 }
 
-fn archive(path: &Path) -> Result<Opened, CliError> {
-    let archive = Archive::open(path, &ImportOptions::default(), &())?;
+fn archive(cx: &Context, path: &Path) -> Result<Opened, CliError> {
+    let size = path.metadata().ok().map(|m| m.len());
+    let step = cx.out.step(path.display().to_string(), size);
+    let archive = Archive::open(path, &ImportOptions::default(), &step)?;
+    drop(step);
     Ok(Opened {
         lower: Arc::new(archive),
         _lock: None,
