@@ -1,7 +1,7 @@
 //! Errors as the person at the command line sees them. The only place that turns errors into text.
 //!
 //! Every module has a typed error; `?` in a command turns any of them into a [`CliError`], which
-//! keeps the cause chain and looks up the next step to suggest in one table ([`hint`]).
+//! keeps the cause chain and looks up the next step to suggest in one table (`hint`).
 
 mod hint;
 

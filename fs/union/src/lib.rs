@@ -11,12 +11,12 @@
 //! - An inode that was never touched is answered by the lower tree without a lock.
 //!
 //! # Lock order
-//! 1. the *content lock* of an inode ([`inode::ContentLock`]), two of them by ascending number;
+//! 1. the *content lock* of an inode (`inode::ContentLock`), two of them by ascending number;
 //!    the only lock held across reading or writing file data;
-//! 2. the *change lock* ([`change::Change`]), held from validation through the upper's commit until
+//! 2. the *change lock* (`change::Change`), held from validation through the upper's commit until
 //!    memory says the same;
 //! 3. a shard of the table, or the state of an inode: for a moment, one at a time, with nothing
-//!    called meanwhile; only [`change::Change::commit`] holds several states, by ascending number.
+//!    called meanwhile; only `change::Change::commit` holds several states, by ascending number.
 //!
 //! Readers take only locks of the third kind, so no reader waits for the host or for the log.
 

@@ -14,7 +14,7 @@ use crate::{
 
 /// List images
 ///
-/// Images without a name, left behind when theirs was given to another, are listed too, as <none>.
+/// Images without a name, left behind when theirs was given to another, are listed too, as `<none>`.
 /// SIZE is the sum of all file contents of all layers, wherever they are shared.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:

@@ -9,7 +9,7 @@
 //! A commit is a copy into a mapped file: it outlives this process from then on and the host from
 //! the next sync on. `fs/docs/JOURNAL.md` has the format and the promises.
 //!
-//! Lock order: the turn to sync ([`sync::Gate`]), then the log, then the data files' state. The
+//! Lock order: the turn to sync (`sync::Gate`), then the log, then the data files' state. The
 //! log's lock is never held over a flush, nor over anything else of the host but finding room.
 
 mod compact;
