@@ -97,6 +97,15 @@ impl MemLower {
         ino
     }
 
+    /// Empty files `000000`, `000001`, … in an empty directory.
+    pub(crate) fn numbered_files(&mut self, dir: Ino, count: u32) {
+        for n in 0..count {
+            let ino = self.push(FileKind::Regular, 0o644, Vec::new(), Ino::ROOT);
+            let name = format!("{n:06}").into_bytes();
+            self.node(dir).children.push((name, ino));
+        }
+    }
+
     pub(crate) fn symlink(&mut self, dir: Ino, name: &str, target: &str) -> Ino {
         let ino = self.push(FileKind::Symlink, 0o777, target.into(), Ino::ROOT);
         self.name(dir, name, ino);
