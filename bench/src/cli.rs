@@ -111,12 +111,17 @@ fn measure(args: &RunArgs) -> Result<ExitCode> {
     let bar = progress();
     let mut setup = Setup::new(pellicle, args.image.clone(), &args.cache, bar.clone())?;
     let mut results = Vec::new();
+    let mut failed = false;
     for workload in workloads {
         bar.set_message(format!("{}: setting up", workload.name()));
-        let result = workload
-            .measure(&mut setup, args.rounds, &bar)
-            .with_context(|| format!("workload {}", workload.name()))?;
-        results.push(result);
+        // The others are worth having even so.
+        match workload.measure(&mut setup, args.rounds, &bar) {
+            Ok(result) => results.push(result),
+            Err(error) => {
+                failed = true;
+                warnings.push(format!("{} failed: {error:#}", workload.name()));
+            }
+        }
     }
     bar.finish_and_clear();
     let report = Report::new(machine, args.rounds, warnings, results);
@@ -124,7 +129,7 @@ fn measure(args: &RunArgs) -> Result<ExitCode> {
         Format::Table => report.print_table(stdout().is_terminal()),
         Format::Json => println!("{}", serde_json::to_string_pretty(&report)?),
     }
-    let missed = args.check && report.missed();
+    let missed = failed || (args.check && report.missed());
     Ok(if missed {
         ExitCode::FAILURE
     } else {

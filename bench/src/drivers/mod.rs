@@ -163,10 +163,9 @@ pub(crate) fn server_memory(at: &Path) -> Result<f64> {
             .bytes()
             .all(|b| b.is_ascii_digit());
         let cmdline = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        let ours = cmdline
-            .split(|b| *b == 0)
-            .next()
-            .is_some_and(|program| program.ends_with(b"pellicle"));
+        // By the file it executes: the command line may begin with another name for it.
+        let ours =
+            fs::read_link(entry.path().join("exe")).is_ok_and(|exe| exe.ends_with("pellicle"));
         if !numeric || !ours || !cmdline.windows(needle.len()).any(|w| w == needle) {
             continue;
         }
