@@ -12,14 +12,22 @@
     reason = "a test's helper fails the test"
 )]
 
+#[path = "support/compare.rs"]
+mod compare;
 #[path = "support/harness.rs"]
 mod harness;
+#[path = "support/operation.rs"]
+mod operation;
 #[path = "support/reference.rs"]
 mod reference;
+#[path = "support/stand.rs"]
+mod stand;
 mod support;
 
-use harness::{Harness, Op, Pair};
+use harness::Harness;
+use operation::Op;
 use proptest::{prelude::*, test_runner::FileFailurePersistence};
+use stand::Pair;
 
 fn run(ops: &[Op], pair: Pair) {
     let mut harness = Harness::new(pair);

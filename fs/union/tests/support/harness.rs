@@ -6,132 +6,16 @@ use std::{
     sync::Arc,
 };
 
-use parking_lot::MutexGuard;
 use pellicle_union::{
     Attr, Caller, Error, FileKind, Ino, NewNode, RenameFlags, SetAttr, Time, Union,
 };
 
 use crate::{
+    operation::{LENGTHS, MODES, NAMES, OFFSETS, Op, PERMS, XATTRS},
     reference::{Answer, Id, Model, ROOT},
-    support::{
-        content,
-        lower::MemLower,
-        names, open,
-        real::Real,
-        upper::{MemUpper, State},
-    },
+    stand::{Pair, Stand},
+    support::{content, lower::MemLower, real::Real, upper::MemUpper},
 };
-
-/// One operation; small numbers choose among what there is.
-#[derive(Clone, Debug)]
-pub(crate) enum Op {
-    Make {
-        dir: u8,
-        name: u8,
-        kind: u8,
-        perm: u8,
-    },
-    Link {
-        node: u8,
-        dir: u8,
-        name: u8,
-    },
-    Unlink {
-        dir: u8,
-        name: u8,
-    },
-    Rmdir {
-        dir: u8,
-        name: u8,
-    },
-    Rename {
-        from: u8,
-        a: u8,
-        to: u8,
-        b: u8,
-        flags: u8,
-    },
-    Write {
-        node: u8,
-        offset: u8,
-        len: u8,
-        byte: u8,
-        kill: bool,
-    },
-    Truncate {
-        node: u8,
-        size: u8,
-    },
-    Allocate {
-        node: u8,
-        mode: u8,
-        offset: u8,
-        len: u8,
-    },
-    Copy {
-        from: u8,
-        at: u8,
-        to: u8,
-        to_at: u8,
-        len: u8,
-    },
-    Chmod {
-        node: u8,
-        perm: u8,
-    },
-    Chown {
-        node: u8,
-        who: u8,
-    },
-    Utimens {
-        node: u8,
-        time: u8,
-    },
-    SetXattr {
-        node: u8,
-        name: u8,
-        value: u8,
-        flag: u8,
-    },
-    RemoveXattr {
-        node: u8,
-        name: u8,
-    },
-    Hold {
-        node: u8,
-    },
-    Release {
-        node: u8,
-    },
-    ListBegin {
-        dir: u8,
-    },
-    ListMore {
-        n: u8,
-    },
-    Remount {
-        compact: bool,
-    },
-    /// The host has room for `after` more calls while `op` runs.
-    Full {
-        after: u8,
-        op: Box<Op>,
-    },
-}
-
-const NAMES: [&[u8]; 4] = [b"a", b"b", b"c", b"\xff\n"];
-const XATTRS: [&[u8]; 3] = [b"user.x", b"user.y", b"security.capability"];
-const PERMS: [u16; 6] = [0o644, 0o4755, 0o2755, 0o2745, 0o1777, 0o2775];
-const OFFSETS: [usize; 5] = [0, 3, 100, 4096, 9000];
-const LENGTHS: [usize; 4] = [0, 1, 7, 5000];
-const MODES: [i32; 6] = [
-    0,
-    libc::FALLOC_FL_KEEP_SIZE,
-    libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE,
-    libc::FALLOC_FL_ZERO_RANGE,
-    libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE,
-    libc::FALLOC_FL_COLLAPSE_RANGE,
-];
 
 struct Listing {
     dir: Id,
@@ -143,53 +27,15 @@ struct Listing {
     ever: BTreeSet<Vec<u8>>,
 }
 
-/// What the union stands on.
-enum Stand {
-    Memory(Arc<MemLower>, MemUpper),
-    Real(Real),
-}
-
-impl Stand {
-    fn open(&self) -> Union {
-        match self {
-            Self::Memory(lower, upper) => open(lower, upper),
-            Self::Real(real) => real.open(),
-        }
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        match self {
-            Self::Memory(_, upper) => upper.state.lock(),
-            Self::Real(real) => real.state.lock(),
-        }
-    }
-
-    fn lower_count(&self) -> u64 {
-        match self {
-            Self::Memory(lower, _) => lower.nodes.len() as u64,
-            Self::Real(real) => real.inode_count(),
-        }
-    }
-}
-
-/// Which lower tree and upper a run is over.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Pair {
-    /// Both in memory; `backed`: lower files are host files too.
-    Memory { backed: bool },
-    /// A tree of a store, and a journal.
-    Real,
-}
-
 pub(crate) struct Harness {
-    stand: Stand,
+    pub(crate) stand: Stand,
     /// `None` only while it is being opened anew.
-    union: Option<Union>,
-    model: Model,
-    inos: HashMap<Id, Ino>,
-    before: BTreeMap<Id, Attr>,
+    pub(crate) union: Option<Union>,
+    pub(crate) model: Model,
+    pub(crate) inos: HashMap<Id, Ino>,
+    pub(crate) before: BTreeMap<Id, Attr>,
     listing: Option<Listing>,
-    compacted: bool,
+    pub(crate) compacted: bool,
 }
 
 impl Harness {
@@ -267,7 +113,7 @@ impl Harness {
         harness
     }
 
-    fn union(&self) -> &Union {
+    pub(crate) fn union(&self) -> &Union {
         self.union.as_ref().unwrap()
     }
 
@@ -696,147 +542,5 @@ impl Harness {
             .always
             .retain(|name| dir.children.contains_key(name));
         listing.ever.extend(dir.children.keys().cloned());
-    }
-
-    /// The whole tree, and what is open without a name.
-    fn compare(&mut self) {
-        let mut seen = BTreeMap::new();
-        for (id, thing) in &self.model.things {
-            let ino = self.inos[id];
-            let attr = self
-                .union()
-                .attr(ino)
-                .unwrap_or_else(|e| panic!("{ino}: {e}"));
-            assert_eq!((attr.ino, attr.kind), (ino, thing.kind));
-            assert_eq!(
-                attr.perm, thing.perm,
-                "mode of {ino}: {:o} {:o}",
-                attr.perm, thing.perm
-            );
-            assert_eq!(
-                (attr.uid, attr.gid),
-                (thing.uid, thing.gid),
-                "owner of {ino}"
-            );
-            assert_eq!(attr.nlink, self.model.nlink(*id), "links of {ino}");
-            self.compare_times(*id, &attr);
-            self.compare_xattrs(*id);
-            match thing.kind {
-                FileKind::Regular => {
-                    assert!(
-                        content(self.union(), ino) == thing.content,
-                        "content of {ino}"
-                    );
-                    self.compare_holes(ino, &thing.content);
-                }
-                FileKind::Symlink => {
-                    assert_eq!(self.union().readlink(ino).unwrap(), thing.target);
-                    assert_eq!(attr.size, thing.target.len() as u64);
-                }
-                _ => self.compare_dir(*id),
-            }
-            seen.insert(*id, attr);
-        }
-        for (id, ino) in &self.inos {
-            // A compacted log speaks no more of a lower inode whose names are all whited out.
-            let unspoken = ino.0 <= self.stand.lower_count() && self.compacted;
-            if !self.model.things.contains_key(id) && !unspoken {
-                assert!(self.union().attr(*ino).is_err(), "{ino} should be gone");
-            }
-        }
-        self.before = seen;
-    }
-
-    fn compare_dir(&self, id: Id) {
-        let (ino, thing) = (self.inos[&id], self.model.thing(id));
-        let listed = names(self.union(), ino);
-        let found: BTreeMap<_, _> = listed
-            .iter()
-            .map(|(name, ino, _)| (name.clone(), *ino))
-            .collect();
-        let wanted: BTreeMap<_, _> = thing
-            .children
-            .iter()
-            .map(|(n, c)| (n.clone(), self.inos[c]))
-            .collect();
-        assert_eq!(listed.len(), found.len(), "a name of {ino} is listed twice");
-        assert_eq!(found, wanted, "names of {ino}");
-        for (name, child, kind) in &listed {
-            let attr = self.union().lookup(ino, name).unwrap();
-            assert_eq!((attr.ino, attr.kind), (*child, *kind), "d_ino is st_ino");
-        }
-        for name in NAMES.iter().filter(|n| !thing.children.contains_key(**n)) {
-            assert!(matches!(
-                self.union().lookup(ino, name),
-                Err(Error::NotFound)
-            ));
-        }
-        if self.model.nlink(id) > 0 {
-            assert_eq!(self.union().parent(ino).unwrap(), self.inos[&thing.parent]);
-        }
-    }
-
-    fn compare_times(&self, id: Id, attr: &Attr) {
-        let thing = self.model.thing(id);
-        if let Some(mtime) = thing.mtime {
-            assert_eq!(attr.mtime, mtime);
-        }
-        if let Some(atime) = thing.atime {
-            assert_eq!(attr.atime, atime);
-        }
-        if let Some(before) = self.before.get(&id) {
-            let (modified, changed) = (
-                self.model.modified.contains(&id),
-                self.model.changed.contains(&id),
-            );
-            assert!(
-                modified || attr.mtime == before.mtime,
-                "mtime of {} changed",
-                attr.ino
-            );
-            assert!(!modified || thing.mtime.is_some() || attr.mtime > before.mtime);
-            assert_eq!(changed, attr.ctime > before.ctime, "ctime of {}", attr.ino);
-        }
-    }
-
-    fn compare_xattrs(&self, id: Id) {
-        let (ino, thing) = (self.inos[&id], self.model.thing(id));
-        let mut list = Vec::new();
-        for (name, value) in &thing.xattrs {
-            list.extend_from_slice(name);
-            list.push(0);
-            assert_eq!(self.union().xattr(ino, name).unwrap(), *value);
-        }
-        assert_eq!(
-            self.union().xattr_names(ino).unwrap(),
-            list,
-            "xattrs of {ino}"
-        );
-    }
-
-    /// What is said to be a hole is zeros, and seeking goes over the whole file.
-    fn compare_holes(&self, ino: Ino, content: &[u8]) {
-        let (size, mut at) = (content.len() as u64, 0);
-        while at < size {
-            let data = match self.union().seek(ino, at, true) {
-                Ok(data) => data,
-                Err(Error::NoSuchOffset) => size,
-                Err(e) => panic!("seek in {ino}: {e}"),
-            };
-            assert!(
-                content[at as usize..data as usize].iter().all(|b| *b == 0),
-                "hole of {ino}"
-            );
-            at = data;
-            if at < size {
-                let hole = self.union().seek(ino, at, false).unwrap();
-                assert!(hole > at && hole <= size);
-                at = hole;
-            }
-        }
-        assert!(matches!(
-            self.union().seek(ino, size, false),
-            Err(Error::NoSuchOffset)
-        ));
     }
 }
