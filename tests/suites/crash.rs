@@ -116,7 +116,7 @@ fn a_foreground_run_that_is_killed_leaves_nothing() {
 }
 
 #[test]
-fn hanging_up_ends_the_container() {
+fn a_command_that_is_killed_from_outside_ends_its_container() {
     for who in Who::all() {
         let s = TestStore::with_tools(who);
         let running = s
