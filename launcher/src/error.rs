@@ -101,6 +101,13 @@ impl CliError {
         self
     }
 
+    /// Exits with `code` where nothing else decided.
+    #[must_use]
+    pub fn or_code(mut self, code: u8) -> Self {
+        self.code = self.code.or(Some(code));
+        self
+    }
+
     /// The same error as the cause of `message`; keeps kind, code and hint.
     #[must_use]
     pub fn context(self, message: impl Into<String>) -> Self {

@@ -1,19 +1,81 @@
-//! `pellicle exec`
+//! `pellicle exec`: another process in a running container.
 
 use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::{CliError, Context};
+use super::containers;
+use crate::{
+    CliError, Context,
+    container::{
+        background::{self, Side},
+        join::{self, Exec},
+        state::State,
+    },
+};
 
 /// Run a command in a running container
+///
+/// It has the container's environment, user, capabilities and limits. The exit codes are those of
+/// `run`.
 #[derive(Args, Debug)]
-pub struct ExecArgs {}
+#[command(after_help = "Examples:
+  pellicle exec -it web sh
+  pellicle exec -u www-data -w /srv web ls")]
+pub struct ExecArgs {
+    /// Allocate a terminal
+    #[arg(short, long)]
+    pub tty: bool,
+    /// Pass standard input on to it
+    #[arg(short, long)]
+    pub interactive: bool,
+    /// Go to the background once it runs
+    #[arg(short, long)]
+    pub detach: bool,
+    /// Set an environment variable; a NAME alone takes the caller's value
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    pub env: Vec<String>,
+    /// Working directory in the container
+    #[arg(short, long, value_name = "DIR")]
+    pub workdir: Option<String>,
+    /// Run as this user (and group) of the container
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    pub user: Option<String>,
+    /// Name or id of a container
+    pub container: String,
+    /// The command and its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub command: Vec<String>,
+}
 
 /// Runs the command.
 ///
 /// # Errors
-/// What the command could not do.
-pub fn run(_cx: &Context, _args: ExecArgs) -> Result<ExitCode, CliError> {
-    Err(CliError::failed("exec is not there yet"))
+/// If the container does not run, or the command cannot be executed.
+pub fn run(cx: &Context, args: ExecArgs) -> Result<ExitCode, CliError> {
+    let registry = containers::registry(cx)?;
+    let id = registry.find(&args.container)?;
+    let state = State::load(&registry.dir(&id))?;
+    let spec = registry.spec(&id)?;
+    let exec = Exec {
+        command: args.command,
+        env: args.env,
+        workdir: args.workdir,
+        user: args.user,
+        tty: args.tty,
+        input: args.interactive && !args.detach,
+        output: !args.detach,
+    };
+    if !args.detach {
+        let code = join::run(&state, &spec, &exec, || Ok(()))?;
+        return Ok(containers::exit_code(code));
+    }
+    match background::split()? {
+        Side::Started => Ok(ExitCode::SUCCESS),
+        Side::Failed(code) => Ok(ExitCode::from(code)),
+        Side::Supervisor(ready) => {
+            let code = join::run(&state, &spec, &exec, || ready.tell())?;
+            Ok(containers::exit_code(code))
+        }
+    }
 }

@@ -1,19 +1,62 @@
-//! `pellicle kill`
+//! `pellicle kill`: a signal to the container's first process.
 
-use std::process::ExitCode;
+use std::{
+    os::fd::AsFd as _,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use clap::Args;
+use pellicle_sys::process::send_signal;
 
-use crate::{CliError, Context};
+use super::containers;
+use crate::{
+    CliError, Context,
+    container::{
+        ContainerError, signals,
+        state::{State, Status},
+    },
+};
 
 /// Send a signal to running containers
 #[derive(Args, Debug)]
-pub struct KillArgs {}
+pub struct KillArgs {
+    /// The signal, by name or number
+    #[arg(short, long, default_value = "KILL")]
+    pub signal: String,
+    /// Names or ids of containers
+    #[arg(required = true, value_name = "CONTAINER")]
+    pub containers: Vec<String>,
+}
 
 /// Runs the command.
 ///
 /// # Errors
-/// What the command could not do.
-pub fn run(_cx: &Context, _args: KillArgs) -> Result<ExitCode, CliError> {
-    Err(CliError::failed("kill is not there yet"))
+/// The first container that does not run.
+pub fn run(cx: &Context, args: KillArgs) -> Result<ExitCode, CliError> {
+    let registry = containers::registry(cx)?;
+    let signal = signals::parse(&args.signal)?;
+    containers::each(cx, &args.containers, |name| {
+        let id = registry.find(name)?;
+        let state = State::load(&registry.dir(&id))?;
+        let not_running = || ContainerError::NotRunning(name.to_owned());
+        if state.status != Status::Running {
+            return Err(not_running());
+        }
+        let watch = registry.watch(&id)?;
+        let pidfd = state
+            .process
+            .as_ref()
+            .and_then(|p| p.open())
+            .ok_or_else(not_running)?;
+        send_signal(pidfd.as_fd(), signal).map_err(|source| ContainerError::Host {
+            doing: format!("send a signal to {name}"),
+            source,
+        })?;
+        if signal == libc::SIGKILL {
+            // What follows in a script finds it stopped.
+            let _ = watch.wait_until(Instant::now() + Duration::from_secs(10));
+        }
+        Ok(())
+    })
 }

@@ -2,6 +2,7 @@
 
 mod collect;
 pub mod completion;
+mod containers;
 pub mod diff;
 pub mod exec;
 mod format;
@@ -41,7 +42,7 @@ use crate::{CliError, Context};
 )]
 pub enum Command {
     /// Run a command in a new container
-    Run(run::RunArgs),
+    Run(Box<run::RunArgs>),
     /// Start stopped containers
     Start(start::StartArgs),
     /// Run a command in a running container
@@ -99,7 +100,7 @@ pub enum Command {
 /// Whatever the command could not do.
 pub fn run(cx: &Context, command: Command) -> Result<ExitCode, CliError> {
     match command {
-        Command::Run(args) => run::run(cx, args),
+        Command::Run(args) => run::run(cx, *args),
         Command::Start(args) => start::run(cx, args),
         Command::Exec(args) => exec::run(cx, args),
         Command::Ps(args) => ps::run(cx, args),

@@ -1,19 +1,259 @@
-//! `pellicle ps`
+//! `pellicle ps`: the containers.
 
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
+use serde::Serialize;
 
-use crate::{CliError, Context};
+use super::containers;
+use crate::{
+    CliError, Context,
+    container::{
+        names,
+        registry::Listed,
+        state::{State, Status},
+    },
+    output,
+};
+
+/// How containers are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// A table
+    #[default]
+    Table,
+    /// An array of objects
+    Json,
+}
 
 /// List containers
+///
+/// Those that run, or all with -a.
 #[derive(Args, Debug)]
-pub struct PsArgs {}
+#[command(after_help = "Examples:
+  pellicle ps -a
+  pellicle ps -q --filter label=app=web
+  pellicle ps -a --filter status=exited --format json")]
+pub struct PsArgs {
+    /// Also those that do not run
+    #[arg(short, long)]
+    pub all: bool,
+    /// Ids only
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// How to print
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+    /// Do not shorten ids and commands
+    #[arg(long)]
+    pub no_trunc: bool,
+    /// Only those with this status, name, id, ancestor (image), label or exited (code)
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    pub filter: Vec<String>,
+}
+
+/// One container, as JSON has it.
+#[derive(Serialize)]
+struct Row {
+    id: String,
+    name: String,
+    image: String,
+    command: Vec<String>,
+    status: String,
+    created: String,
+    started: Option<String>,
+    finished: Option<String>,
+    exit_code: Option<i32>,
+    error: Option<String>,
+    pid: Option<i32>,
+    labels: std::collections::BTreeMap<String, String>,
+}
 
 /// Runs the command.
 ///
 /// # Errors
-/// What the command could not do.
-pub fn run(_cx: &Context, _args: PsArgs) -> Result<ExitCode, CliError> {
-    Err(CliError::failed("ps is not there yet"))
+/// If the store cannot be read, or a filter makes no sense.
+pub fn run(cx: &Context, args: PsArgs) -> Result<ExitCode, CliError> {
+    let registry = containers::registry(cx)?;
+    registry.sweep();
+    let filters = args
+        .filter
+        .iter()
+        .map(|f| Filter::parse(f))
+        .collect::<Result<Vec<_>, _>>()?;
+    let all = args.all
+        || filters
+            .iter()
+            .any(|f| matches!(f, Filter::Status(_) | Filter::Exited(_)));
+    let rows: Vec<Row> = registry
+        .list()?
+        .into_iter()
+        .map(row)
+        .filter(|r| all || r.status == "running" || r.status == "damaged")
+        .filter(|r| filters.iter().all(|f| f.takes(r)))
+        .collect();
+    let id = |row: &Row| match args.no_trunc {
+        true => row.id.clone(),
+        false => names::short(&row.id).to_owned(),
+    };
+    if args.quiet {
+        for row in &rows {
+            cx.out.line(id(row))?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    if args.format == Format::Json {
+        let mut text = serde_json::to_vec_pretty(&rows)?;
+        text.push(b'\n');
+        cx.out.write(&text)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let cells: Vec<Vec<String>> = rows
+        .iter()
+        .map(|row| {
+            vec![
+                id(row),
+                row.image.clone(),
+                command(&row.command, args.no_trunc),
+                since(&row.created),
+                status(row),
+                row.name.clone(),
+            ]
+        })
+        .collect();
+    let head = [
+        "CONTAINER ID",
+        "IMAGE",
+        "COMMAND",
+        "CREATED",
+        "STATUS",
+        "NAMES",
+    ];
+    cx.out.write(output::table(&head, &cells).as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn row(listed: Listed) -> Row {
+    match listed {
+        Listed::Known(state) => known(*state),
+        Listed::Damaged { id, error } => Row {
+            id,
+            name: String::new(),
+            image: String::new(),
+            command: Vec::new(),
+            status: "damaged".to_owned(),
+            created: String::new(),
+            started: None,
+            finished: None,
+            exit_code: None,
+            error: Some(error.to_string()),
+            pid: None,
+            labels: Default::default(),
+        },
+    }
+}
+
+fn known(state: State) -> Row {
+    Row {
+        id: state.id,
+        name: state.name,
+        image: state.image,
+        command: state.command,
+        status: match state.status {
+            Status::Created => "created",
+            Status::Running => "running",
+            Status::Exited => "exited",
+        }
+        .to_owned(),
+        created: state.created,
+        started: state.started,
+        finished: state.finished,
+        exit_code: state.exit_code,
+        error: state.error,
+        pid: state.process.map(|p| p.pid),
+        labels: state.settings.labels,
+    }
+}
+
+fn command(words: &[String], whole: bool) -> String {
+    let text = words.join(" ");
+    // A command may hold anything; it must not reach the terminal as control characters.
+    let text: String = text
+        .chars()
+        .map(|c| if c.is_control() { '?' } else { c })
+        .collect();
+    let text = if whole || text.chars().count() <= 20 {
+        text
+    } else {
+        format!("{}…", text.chars().take(19).collect::<String>())
+    };
+    format!("\"{text}\"")
+}
+
+fn since(time: &str) -> String {
+    time.parse::<jiff::Timestamp>()
+        .map(|t| output::ago(jiff::Timestamp::now().as_second() - t.as_second()))
+        .unwrap_or_default()
+}
+
+fn status(row: &Row) -> String {
+    let ago = |time: &Option<String>| since(time.as_deref().unwrap_or_default());
+    match row.status.as_str() {
+        "running" => format!("Up {}", ago(&row.started).trim_end_matches(" ago")),
+        "exited" => format!(
+            "Exited ({}) {}",
+            row.exit_code.unwrap_or(0),
+            ago(&row.finished)
+        ),
+        "damaged" => "Damaged".to_owned(),
+        _ => "Created".to_owned(),
+    }
+}
+
+enum Filter {
+    Status(String),
+    Exited(i32),
+    Name(String),
+    Id(String),
+    Image(String),
+    Label(String, Option<String>),
+}
+
+impl Filter {
+    fn parse(text: &str) -> Result<Self, CliError> {
+        let bad = |why: &str| CliError::usage(format!("--filter {text:?}: {why}"));
+        let (key, value) = text.split_once('=').ok_or_else(|| bad("give KEY=VALUE"))?;
+        let value = value.to_owned();
+        Ok(match key {
+            "status" => match value.as_str() {
+                "created" | "running" | "exited" | "damaged" => Self::Status(value),
+                _ => return Err(bad("status is created, running, exited or damaged")),
+            },
+            "exited" => Self::Exited(value.parse().map_err(|_| bad("give an exit code"))?),
+            "name" => Self::Name(value),
+            "id" => Self::Id(value),
+            "ancestor" => Self::Image(value),
+            "label" => match value.split_once('=') {
+                Some((k, v)) => Self::Label(k.to_owned(), Some(v.to_owned())),
+                None => Self::Label(value, None),
+            },
+            _ => {
+                return Err(bad(
+                    "the keys are status, exited, name, id, ancestor and label",
+                ));
+            }
+        })
+    }
+
+    fn takes(&self, row: &Row) -> bool {
+        match self {
+            Self::Status(status) => row.status == *status,
+            Self::Exited(code) => row.status == "exited" && row.exit_code == Some(*code),
+            Self::Name(part) => row.name.contains(part.as_str()),
+            Self::Id(start) => row.id.starts_with(start.as_str()),
+            Self::Image(image) => row.image == *image,
+            Self::Label(key, None) => row.labels.contains_key(key),
+            Self::Label(key, Some(value)) => row.labels.get(key) == Some(value),
+        }
+    }
 }

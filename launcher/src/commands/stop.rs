@@ -1,19 +1,94 @@
-//! `pellicle stop`
+//! `pellicle stop`: the container's stop signal, and SIGKILL if that does not help.
 
-use std::process::ExitCode;
+use std::{
+    os::fd::AsFd as _,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use clap::Args;
+use pellicle_sys::process::send_signal;
 
-use crate::{CliError, Context};
+use super::containers;
+use crate::{
+    CliError, Context,
+    container::{
+        ContainerError,
+        registry::Registry,
+        signals,
+        state::{State, Status},
+    },
+};
+
+/// How long a supervisor gets to record the end of its container.
+const RECORD_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Stop running containers
+///
+/// The container's first process gets the image's stop signal (or SIGTERM), and SIGKILL if it is
+/// still there when the time is up.
 #[derive(Args, Debug)]
-pub struct StopArgs {}
+pub struct StopArgs {
+    /// Seconds until SIGKILL [default: the container's --stop-timeout, 10]
+    #[arg(
+        short = 't',
+        long = "time",
+        visible_alias = "timeout",
+        value_name = "SECONDS"
+    )]
+    pub time: Option<u32>,
+    /// Send this signal instead
+    #[arg(short, long)]
+    pub signal: Option<String>,
+    /// Names or ids of containers
+    #[arg(required = true, value_name = "CONTAINER")]
+    pub containers: Vec<String>,
+}
 
 /// Runs the command.
 ///
 /// # Errors
-/// What the command could not do.
-pub fn run(_cx: &Context, _args: StopArgs) -> Result<ExitCode, CliError> {
-    Err(CliError::failed("stop is not there yet"))
+/// The first container that could not be stopped.
+pub fn run(cx: &Context, args: StopArgs) -> Result<ExitCode, CliError> {
+    let registry = containers::registry(cx)?;
+    containers::each(cx, &args.containers, |name| {
+        let id = registry.find(name)?;
+        let state = State::load(&registry.dir(&id))?;
+        let signal = args
+            .signal
+            .as_deref()
+            .unwrap_or(&state.settings.stop_signal);
+        let seconds = args.time.unwrap_or(state.settings.stop_timeout);
+        stop(&registry, &state, signals::parse(signal)?, seconds)
+    })
+}
+
+/// Ends the container of `state`, first with `signal`, after `seconds` with SIGKILL. One that does
+/// not run is left as it is.
+///
+/// # Errors
+/// If its supervisor does not record the end.
+pub(super) fn stop(
+    registry: &Registry,
+    state: &State,
+    signal: i32,
+    seconds: u32,
+) -> Result<(), ContainerError> {
+    if state.status != Status::Running {
+        return Ok(());
+    }
+    let watch = registry.watch(&state.id)?;
+    if let Some(pidfd) = state.process.as_ref().and_then(|p| p.open()) {
+        // It may end by itself at any moment, which is what is wanted.
+        let _ = send_signal(pidfd.as_fd(), signal);
+        let deadline = Instant::now() + Duration::from_secs(u64::from(seconds));
+        if signal != libc::SIGKILL && !crate::container::registry::ended_by(&pidfd, deadline) {
+            let _ = send_signal(pidfd.as_fd(), libc::SIGKILL);
+        }
+    }
+    if watch.wait_until(Instant::now() + RECORD_PATIENCE) {
+        Ok(())
+    } else {
+        Err(ContainerError::Busy(state.name.clone()))
+    }
 }

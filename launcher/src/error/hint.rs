@@ -5,7 +5,7 @@
 
 use std::{error::Error, io};
 
-use crate::image::ImageError;
+use crate::{container::ContainerError, image::ImageError};
 
 /// The next step for `error`, if one is known.
 pub(super) fn of(error: &(dyn Error + 'static)) -> Option<String> {
@@ -13,8 +13,8 @@ pub(super) fn of(error: &(dyn Error + 'static)) -> Option<String> {
 }
 
 /// The exit code that `error` demands, if it demands one (126 and 127 of `run` and `exec`).
-pub(super) fn exit_code_of(_error: &(dyn Error + 'static)) -> Option<u8> {
-    None
+pub(super) fn exit_code_of(error: &(dyn Error + 'static)) -> Option<u8> {
+    chain(error).find_map(|e| e.downcast_ref::<ContainerError>()?.exit_code())
 }
 
 fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
@@ -29,6 +29,9 @@ fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn 
 fn of_one(error: &(dyn Error + 'static)) -> Option<String> {
     if let Some(e) = error.downcast_ref::<ImageError>() {
         return of_image(e);
+    }
+    if let Some(e) = error.downcast_ref::<ContainerError>() {
+        return e.hint();
     }
     if let Some(e) = error.downcast_ref::<io::Error>() {
         return of_errno(e.raw_os_error()?).map(str::to_owned);

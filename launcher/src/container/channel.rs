@@ -1,0 +1,177 @@
+//! What the supervisor and the container's first process say to each other while the container is
+//! being made: whole packets over a socket pair, some with a descriptor.
+//!
+//! The process's end is close-on-exec: when it closes without an error having been told, the
+//! command is being executed.
+
+use std::{
+    io::{self, IoSlice, IoSliceMut},
+    mem::MaybeUninit,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    net::{
+        AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+        SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg,
+        sendmsg, socketpair,
+    },
+};
+use serde::{Deserialize, Serialize};
+
+use super::passwd::Identity;
+
+/// No packet is larger.
+const PACKET_MAX: usize = 64 << 10;
+
+/// Texts of errors and warnings are cut here.
+const TEXT_MAX: usize = 8 << 10;
+
+/// One end.
+#[derive(Debug)]
+pub(super) struct Channel(OwnedFd);
+
+/// One packet.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Message {
+    /// To the process: the id maps are written; go on as this one.
+    Go(Identity),
+    /// The `/dev/fuse` descriptor of the mounted root; a descriptor comes with it.
+    Fuse,
+    /// The master side of the terminal; a descriptor comes with it.
+    Terminal,
+    /// A descriptor of the process that becomes the command, where that is not the first one;
+    /// comes with it.
+    Joined,
+    /// Something that does not stop the container from running.
+    Warning(String),
+    /// It cannot run; exit code, what happened, and the next step.
+    Failed(u8, String, Option<String>),
+}
+
+impl Channel {
+    /// Both ends.
+    pub(super) fn pair() -> io::Result<(Self, Self)> {
+        let (a, b) = socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
+        Ok((Self(a), Self(b)))
+    }
+
+    /// Sends `message`, and `fd` with it.
+    pub(super) fn send(&self, message: &Message, fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        let bytes = serde_json::to_vec(&message.cut())?;
+        let fds: Vec<BorrowedFd<'_>> = fd.into_iter().collect();
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(&fds)) {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
+        sendmsg(
+            &self.0,
+            &[IoSlice::new(&bytes)],
+            &mut control,
+            SendFlags::NOSIGNAL,
+        )?;
+        Ok(())
+    }
+
+    /// The next packet; `None` once the other end is closed.
+    pub(super) fn receive(&self) -> io::Result<Option<(Message, Option<OwnedFd>)>> {
+        let mut bytes = vec![0; PACKET_MAX];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let got = loop {
+            let mut parts = [IoSliceMut::new(&mut bytes)];
+            match recvmsg(&self.0, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC) {
+                Ok(got) => break got,
+                Err(rustix::io::Errno::INTR) => {}
+                // The other end died with our packets unread.
+                Err(rustix::io::Errno::CONNRESET) => return Ok(None),
+                Err(e) => return Err(e.into()),
+            }
+        };
+        if got.bytes == 0 {
+            return Ok(None);
+        }
+        if got.flags.contains(ReturnFlags::TRUNC) {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let mut fd = None;
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(fds) = message {
+                fd = fds.last().or(fd);
+            }
+        }
+        let message = serde_json::from_slice(bytes.get(..got.bytes).unwrap_or_default())?;
+        Ok(Some((message, fd)))
+    }
+
+    /// Whether the other end is closed already; does not wait.
+    pub(super) fn is_abandoned(&self) -> bool {
+        let mut fds = [PollFd::new(&self.0, PollFlags::empty())];
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        poll(&mut fds, Some(&now)).is_ok_and(|n| n > 0)
+            && fds
+                .iter()
+                .any(|f| f.revents().intersects(PollFlags::HUP | PollFlags::ERR))
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Message {
+    /// Bounded texts, so that a packet always fits.
+    fn cut(&self) -> Self {
+        let short = |text: &String| text.chars().take(TEXT_MAX / 4).collect::<String>();
+        match self {
+            Self::Go(identity) => Self::Go(identity.clone()),
+            Self::Fuse => Self::Fuse,
+            Self::Terminal => Self::Terminal,
+            Self::Joined => Self::Joined,
+            Self::Warning(text) => Self::Warning(short(text)),
+            Self::Failed(code, text, next) => {
+                Self::Failed(*code, short(text), next.as_ref().map(short))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packets_and_descriptors_arrive_whole_and_the_end_is_noticed() {
+        let (a, b) = Channel::pair().unwrap();
+        let (read, write) = rustix::pipe::pipe().unwrap();
+        a.send(&Message::Fuse, Some(write.as_fd())).unwrap();
+        a.send(&Message::Failed(127, "x".repeat(1 << 20), None), None)
+            .unwrap();
+        drop(write);
+        let (message, fd) = b.receive().unwrap().unwrap();
+        assert!(matches!(message, Message::Fuse));
+        rustix::io::write(fd.unwrap(), b"hello").unwrap();
+        let mut got = [0; 5];
+        rustix::io::read(&read, &mut got).unwrap();
+        assert_eq!(&got, b"hello");
+        let (message, fd) = b.receive().unwrap().unwrap();
+        assert!(matches!(message, Message::Failed(127, text, None) if text.len() == TEXT_MAX / 4));
+        assert!(fd.is_none());
+        assert!(!b.is_abandoned());
+        drop(a);
+        assert!(b.is_abandoned());
+        assert!(b.receive().unwrap().is_none());
+    }
+}

@@ -1,0 +1,447 @@
+//! The container's first process, from the fork to `execve`.
+//!
+//! It is a copy of the supervisor, made while that had one thread, so that ordinary code may run
+//! here; it never returns into the supervisor's code and drops nothing of it. Order matters:
+//! mounts while all capabilities are there; the user, then the capability sets, then the death
+//! signal (which a change of credentials clears), then the filters.
+
+use std::{
+    convert::Infallible,
+    ffi::{CString, OsStr},
+    fs,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::{Path, PathBuf},
+};
+
+use oci_spec::runtime::{LinuxCapabilities, LinuxNamespaceType, PosixRlimitType, Process, Spec};
+use pellicle_fuse::{MountOptions, mount_here};
+use pellicle_sys::process as sys;
+use rustix::{
+    mount::MountPropagationFlags,
+    process::{Resource, Rlimit, Signal},
+    pty::OpenptFlags,
+};
+
+use super::{
+    caps,
+    channel::{Channel, Message},
+    mounts,
+    passwd::Identity,
+    reaper,
+    seccomp::Filters,
+    step::{Doing, Failed},
+};
+
+/// What the first process needs to know.
+pub(super) struct Plan<'a> {
+    pub(super) spec: &'a Spec,
+    /// Where the root is mounted before it is entered.
+    pub(super) rootfs: &'a Path,
+    /// What `/proc/mounts` shows as its source.
+    pub(super) fs_name: String,
+    /// A process of ours stays as the first one and reaps.
+    pub(super) reap: bool,
+    /// Only one id is mapped.
+    pub(super) single_id: bool,
+    /// It gets a cgroup of its own before it goes on.
+    pub(super) has_cgroup: bool,
+    pub(super) filters: &'a Filters,
+}
+
+/// Descriptors that become standard input, output and error.
+pub(super) struct Streams {
+    pub(super) stdin: OwnedFd,
+    pub(super) stdout: OwnedFd,
+    pub(super) stderr: OwnedFd,
+}
+
+/// Makes the container around this process and executes its command.
+pub(super) fn run(plan: &Plan<'_>, streams: Option<&Streams>, channel: &Channel) -> ! {
+    let attempt = std::panic::AssertUnwindSafe(|| build(plan, streams, channel));
+    let failed = match std::panic::catch_unwind(attempt) {
+        Ok(Err(failed)) => failed,
+        Ok(Ok(never)) => match never {},
+        Err(_) => Failed::new(125, "the container's first process panicked"),
+    };
+    sys::exit_now(failed.tell(channel))
+}
+
+fn build(
+    plan: &Plan<'_>,
+    streams: Option<&Streams>,
+    channel: &Channel,
+) -> Result<Infallible, Failed> {
+    die_with_parent()?;
+    sys::reset_signals();
+    // Whatever the caller's shell left open is not the container's.
+    sys::close_on_exec_from(3).doing("close descriptors (Linux 5.11 or newer is needed)")?;
+    let identity = match channel.receive().doing("hear from the supervisor")? {
+        Some((Message::Go(identity), _)) => identity,
+        // It is dying, and has said why.
+        _ => sys::exit_now(125),
+    };
+    hide_memory()?;
+    become_root(plan.single_id)?;
+    // A change of credentials cleared it.
+    die_with_parent()?;
+    enter_root(plan, channel)?;
+    let process = process_of(plan.spec)?;
+    if namespaces(plan.spec).contains(&LinuxNamespaceType::Network) {
+        sys::loopback_up().doing("switch the loopback device on")?;
+    }
+    if let Some(name) = plan.spec.hostname() {
+        rustix::system::sethostname(name.as_bytes()).doing("set the host name")?;
+    }
+    if plan.reap {
+        reaper::fork_below(channel)?;
+    }
+    let place = Place {
+        streams,
+        channel,
+        filters: plan.filters,
+        is_console: true,
+    };
+    become_command(process, &identity, &place)
+}
+
+/// What surrounds a command that is about to be executed.
+pub(super) struct Place<'a> {
+    /// `None` only with a terminal.
+    pub(super) streams: Option<&'a Streams>,
+    pub(super) channel: &'a Channel,
+    pub(super) filters: &'a Filters,
+    /// Its terminal is the container's console.
+    pub(super) is_console: bool,
+}
+
+/// Until it executes something, this process is a copy of the supervisor, whose memory, environment
+/// and descriptors are not for those inside the container it enters. (Not before the id maps are
+/// written, which only the owner of the process may do.)
+pub(super) fn hide_memory() -> Result<(), Failed> {
+    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).doing("hide the memory")
+}
+
+/// The namespaces of `spec`.
+pub(super) fn namespaces(spec: &Spec) -> Vec<LinuxNamespaceType> {
+    let listed = spec.linux().as_ref().and_then(|l| l.namespaces().as_ref());
+    listed.into_iter().flatten().map(|n| n.typ()).collect()
+}
+
+pub(super) fn process_of(spec: &Spec) -> Result<&Process, Failed> {
+    spec.process()
+        .as_ref()
+        .ok_or_else(|| Failed::new(125, "config.json names no process"))
+}
+
+/// The whole file system of the container.
+fn enter_root(plan: &Plan<'_>, channel: &Channel) -> Result<(), Failed> {
+    use rustix::mount::mount_change;
+
+    mount_change(
+        "/",
+        MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
+    )
+    .doing("separate the mounts from the host's")?;
+    let options = MountOptions {
+        fs_name: plan.fs_name.clone(),
+        read_only: false,
+        allow_other: true,
+        no_suid: false,
+    };
+    let fuse = mount_here(plan.rootfs, &options).map_err(|e| {
+        let cause = std::error::Error::source(&e)
+            .map(|s| format!(": {s}"))
+            .unwrap_or_default();
+        Failed::new(
+            125,
+            format!("cannot mount the root file system: {e}{cause}"),
+        )
+    })?;
+    channel
+        .send(&Message::Fuse, Some(fuse.as_fd()))
+        .doing("hand the file system over")?;
+    // The supervisor's copy alone keeps the connection: with it gone, every access fails at once.
+    drop(fuse);
+    let detached = mounts::prepare(plan.spec)?;
+    mounts::pivot(plan.rootfs)?;
+    mounts::attach(&detached)?;
+    if plan.has_cgroup {
+        // Only now: the root of the cgroup namespace is where its maker is at that moment.
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWCGROUP)
+            .doing("make a cgroup namespace")?;
+    }
+    if let Some(process) = plan.spec.process().as_ref() {
+        let cwd = process.cwd();
+        if !cwd.is_dir() {
+            fs::create_dir_all(cwd)
+                .doing(format!("make the working directory {}", cwd.display()))?;
+        }
+    }
+    mounts::finish(&detached)
+}
+
+/// The common end of `run` and `exec`: everything that belongs to one process.
+pub(super) fn become_command(
+    process: &Process,
+    identity: &Identity,
+    place: &Place<'_>,
+) -> Result<Infallible, Failed> {
+    // Fails only for the leader of a group, which a fork is not.
+    let _ = rustix::process::setsid();
+    let _ = sys::new_session_keyring();
+    take_streams(process, identity, place)?;
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    set_limits(process)?;
+    let none = LinuxCapabilities::default();
+    let capabilities = process.capabilities().as_ref().unwrap_or(&none);
+    caps::bound(capabilities).doing("give up capabilities")?;
+    change_user(identity)?;
+    // As the new user, whose right to enter it counts.
+    rustix::process::chdir(process.cwd().as_path()).doing(format!(
+        "enter the working directory {}",
+        process.cwd().display()
+    ))?;
+    caps::take_on(capabilities, identity.uid == 0).doing("set capabilities")?;
+    let command = Command::of(process, &identity.home)?;
+    die_with_parent()?;
+    if place.channel.is_abandoned() {
+        sys::exit_now(125);
+    }
+    place
+        .filters
+        .install()
+        .map_err(|e| Failed::new(125, format!("cannot install the system call filter: {e}")))?;
+    Err(command.execute())
+}
+
+/// If the supervisor dies, so does this process, and with it the container.
+fn die_with_parent() -> Result<(), Failed> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+        .doing("ask for the death signal")
+}
+
+/// Root of the user namespace.
+pub(super) fn become_root(single_id: bool) -> Result<(), Failed> {
+    use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+
+    let (uid, gid) = (rustix::fs::Uid::ROOT, rustix::fs::Gid::ROOT);
+    if !single_id {
+        set_thread_groups(&[]).doing("leave the host's groups")?;
+    }
+    set_thread_res_gid(gid, gid, gid).doing("become group 0")?;
+    set_thread_res_uid(uid, uid, uid).doing("become user 0")
+}
+
+fn change_user(identity: &Identity) -> Result<(), Failed> {
+    use rustix::{
+        fs::{Gid, Uid},
+        thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid},
+    };
+
+    let unmapped = |what: &str, id: u32, e: rustix::io::Errno| {
+        let failed = Failed::new(125, format!("cannot become {what} {id}: {e}"));
+        match e {
+            rustix::io::Errno::INVAL => failed.with_next(
+                "that id is not mapped in this container: see subuid(5), and do without --single-id",
+            ),
+            _ => failed,
+        }
+    };
+    // With a single id, groups cannot be set, and what there is cannot be left.
+    let may_set_groups = fs::read("/proc/self/setgroups").is_ok_and(|t| t.starts_with(b"allow"));
+    if may_set_groups {
+        let groups: Vec<Gid> = identity.groups.iter().map(|g| Gid::from_raw(*g)).collect();
+        set_thread_groups(&groups).doing("set the supplementary groups")?;
+    }
+    let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
+    set_thread_res_gid(gid, gid, gid).map_err(|e| unmapped("group", identity.gid, e))?;
+    set_thread_res_uid(uid, uid, uid).map_err(|e| unmapped("user", identity.uid, e))
+}
+
+fn take_streams(process: &Process, identity: &Identity, place: &Place<'_>) -> Result<(), Failed> {
+    use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
+
+    if process.terminal() == Some(true) {
+        let slave = open_terminal(place)?;
+        own(&slave, identity);
+        rustix::process::ioctl_tiocsctty(&slave).doing("take the terminal")?;
+        dup2_stdin(&slave).doing("set standard input")?;
+        dup2_stdout(&slave).doing("set standard output")?;
+        return dup2_stderr(&slave).doing("set standard error");
+    }
+    let Some(streams) = place.streams else {
+        return Ok(());
+    };
+    for fd in [&streams.stdin, &streams.stdout, &streams.stderr] {
+        own(fd, identity);
+    }
+    dup2_stdin(&streams.stdin).doing("set standard input")?;
+    dup2_stdout(&streams.stdout).doing("set standard output")?;
+    dup2_stderr(&streams.stderr).doing("set standard error")
+}
+
+/// So that the command can open /dev/stdout anew, whoever it runs as. Pipes and terminals only:
+/// others are the host's.
+fn own(fd: &OwnedFd, identity: &Identity) {
+    let Ok(stat) = rustix::fs::fstat(fd) else {
+        return;
+    };
+    let is_tty = rustix::termios::isatty(fd);
+    if is_tty || rustix::fs::FileType::from_raw_mode(stat.st_mode).is_fifo() {
+        let uid = rustix::fs::Uid::from_raw(identity.uid);
+        // The group of a terminal is tty's, which guards writing to it.
+        let gid = (!is_tty).then(|| rustix::fs::Gid::from_raw(identity.gid));
+        let _ = rustix::fs::fchown(fd, Some(uid), gid);
+    }
+}
+
+/// A new terminal of the container's own devpts; its master side goes to the supervisor.
+fn open_terminal(place: &Place<'_>) -> Result<OwnedFd, Failed> {
+    use rustix::{
+        fs::{Mode, OFlags},
+        pty::{ioctl_tiocgptpeer, ptsname, unlockpt},
+    };
+
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let master =
+        rustix::fs::open("/dev/pts/ptmx", flags, Mode::empty()).doing("open /dev/pts/ptmx")?;
+    unlockpt(&master).doing("unlock the terminal")?;
+    let slave = ioctl_tiocgptpeer(
+        &master,
+        OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC,
+    )
+    .doing("open the terminal")?;
+    let name = ptsname(&master, Vec::new()).doing("name the terminal")?;
+    let name = PathBuf::from(OsStr::from_bytes(name.as_bytes()));
+    if place.is_console {
+        mounts::console(&name)?;
+    }
+    place
+        .channel
+        .send(&Message::Terminal, Some(master.as_fd()))
+        .doing("hand the terminal over")?;
+    Ok(slave)
+}
+
+fn set_limits(process: &Process) -> Result<(), Failed> {
+    for limit in process.rlimits().iter().flatten() {
+        let resource = match limit.typ() {
+            PosixRlimitType::RlimitCpu => Resource::Cpu,
+            PosixRlimitType::RlimitFsize => Resource::Fsize,
+            PosixRlimitType::RlimitData => Resource::Data,
+            PosixRlimitType::RlimitStack => Resource::Stack,
+            PosixRlimitType::RlimitCore => Resource::Core,
+            PosixRlimitType::RlimitRss => Resource::Rss,
+            PosixRlimitType::RlimitNproc => Resource::Nproc,
+            PosixRlimitType::RlimitNofile => Resource::Nofile,
+            PosixRlimitType::RlimitMemlock => Resource::Memlock,
+            PosixRlimitType::RlimitAs => Resource::As,
+            PosixRlimitType::RlimitLocks => Resource::Locks,
+            PosixRlimitType::RlimitSigpending => Resource::Sigpending,
+            PosixRlimitType::RlimitMsgqueue => Resource::Msgqueue,
+            PosixRlimitType::RlimitNice => Resource::Nice,
+            PosixRlimitType::RlimitRtprio => Resource::Rtprio,
+            PosixRlimitType::RlimitRttime => Resource::Rttime,
+        };
+        let value = |n: u64| (n != u64::MAX).then_some(n);
+        let new = Rlimit {
+            current: value(limit.soft()),
+            maximum: value(limit.hard()),
+        };
+        rustix::process::setrlimit(resource, new).doing(format!("set {}", limit.typ()))?;
+    }
+    Ok(())
+}
+
+/// What is executed, ready for `execve`.
+struct Command {
+    name: String,
+    candidates: Vec<CString>,
+    args: Vec<CString>,
+    env: Vec<CString>,
+}
+
+impl Command {
+    fn of(process: &Process, home: &str) -> Result<Self, Failed> {
+        let args = process.args().clone().unwrap_or_default();
+        let mut env = process.env().clone().unwrap_or_default();
+        let name = args.first().cloned().unwrap_or_default();
+        if name.is_empty() {
+            return Err(Failed::new(127, "the command is empty"));
+        }
+        if !env.iter().any(|e| e.starts_with("HOME=")) {
+            env.push(format!("HOME={home}"));
+        }
+        let path = env
+            .iter()
+            .find_map(|e| e.strip_prefix("PATH="))
+            .unwrap_or("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+        let candidates = if name.contains('/') {
+            vec![name.clone()]
+        } else {
+            path.split(':')
+                .map(|dir| if dir.is_empty() { "." } else { dir })
+                .map(|dir| format!("{dir}/{name}"))
+                .collect()
+        };
+        let c = |texts: Vec<String>| -> Result<Vec<CString>, Failed> {
+            texts
+                .into_iter()
+                .map(|t| {
+                    CString::new(t).map_err(|_| Failed::new(125, "an argument holds a NUL byte"))
+                })
+                .collect()
+        };
+        Ok(Self {
+            name,
+            candidates: c(candidates)?,
+            args: c(args)?,
+            env: c(env)?,
+        })
+    }
+
+    /// Does not return but with the reason, as docker's exit codes have it: 127 for what does not
+    /// exist, 126 for what cannot be executed.
+    fn execute(&self) -> Failed {
+        use nix::errno::Errno;
+
+        let mut worst = None;
+        for candidate in &self.candidates {
+            let Err(e) = nix::unistd::execve(candidate, &self.args, &self.env);
+            match e {
+                Errno::ENOENT | Errno::ENOTDIR => {}
+                Errno::EACCES => worst = Some((candidate, e)),
+                e => {
+                    worst = Some((candidate, e));
+                    break;
+                }
+            }
+        }
+        let name = &self.name;
+        match worst {
+            None if !name.contains('/') => {
+                Failed::new(127, format!("{name}: not found in the container's PATH"))
+            }
+            None if Path::new(name).exists() => Failed::new(
+                127,
+                format!("{name}: the interpreter it names does not exist in the container"),
+            ),
+            None => Failed::new(127, format!("{name}: no such file in the container")),
+            Some((path, e)) => {
+                let path = path.to_string_lossy();
+                let failed = Failed::new(126, format!("cannot execute {path}: {}", e.desc()));
+                match e {
+                    Errno::ENOEXEC => failed.with_next(
+                        "is the image for another processor, or is it a script without a #! line?",
+                    ),
+                    _ => failed,
+                }
+            }
+        }
+    }
+}
