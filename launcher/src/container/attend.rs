@@ -122,9 +122,25 @@ pub(super) struct Executed {
 pub(super) fn until_executed(
     channel: &Channel,
     signals: &Signals,
-    mut serve: impl FnMut(OwnedFd) -> Result<(), ContainerError>,
+    serve: impl FnMut(OwnedFd) -> Result<(), ContainerError>,
 ) -> Result<Executed, ContainerError> {
     let mut got = Executed::default();
+    match hear_until_executed(channel, signals, serve, &mut got) {
+        Ok(()) => Ok(got),
+        Err(e) => {
+            // Nobody else waits for it: in the container it would stay a zombie.
+            drop(got.command.map(Process::new));
+            Err(e)
+        }
+    }
+}
+
+fn hear_until_executed(
+    channel: &Channel,
+    signals: &Signals,
+    mut serve: impl FnMut(OwnedFd) -> Result<(), ContainerError>,
+    got: &mut Executed,
+) -> Result<(), ContainerError> {
     loop {
         let mut fds = [
             PollFd::new(channel, PollFlags::IN),
@@ -150,7 +166,7 @@ pub(super) fn until_executed(
         }
         let hear = ContainerError::host::<io::Error>("hear from the container");
         match channel.receive().map_err(hear)? {
-            None => return Ok(got),
+            None => return Ok(()),
             Some((Message::Fuse, Some(fd))) => serve(fd)?,
             Some((Message::Terminal, Some(fd))) => got.terminal = Some(fd),
             Some((Message::Joined, Some(fd))) => got.command = Some(fd),

@@ -34,6 +34,7 @@ pub(super) fn fork_below(channel: &Channel) -> Result<(), Failed> {
             channel
                 .send(&Message::Joined, Some(pidfd.as_fd()))
                 .doing("tell the supervisor of the command's process")?;
+            let _ = rustix::thread::set_name(c"pellicle-init");
             let pid = Pid::from_raw(pid.as_raw_nonzero().get());
             // All of them: this process's streams are the host's, and the channel must close with
             // the command's end of it.
