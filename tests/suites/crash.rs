@@ -28,7 +28,7 @@ fn what_was_written_before_the_supervisor_was_killed_is_there_on_the_next_start(
         let bind = s.directory("acks");
         let mount = format!("{}:/acks", bind.display());
         s.cmd([
-            "run", "-d", "--name", "w", "-v", &mount, "tools", "sh", "-c",
+            "run", "-d", "--name", "writer", "-v", &mount, "tools", "sh", "-c",
         ])
         .arg(WRITER.replace("/acked", "/acks/acked"))
         .ok();
@@ -61,9 +61,9 @@ fn what_was_written_before_the_supervisor_was_killed_is_there_on_the_next_start(
             let numbers: Vec<&str> = last.lines().collect();
             let (numbers, _) = numbers.split_at(numbers.len() - 1);
             fs::write(bind.join("check"), numbers.join("\n") + "\n").expect("write");
-            s.cmd(["start", "w"]).ok();
+            s.cmd(["start", "writer"]).ok();
             let missing = s
-                .cmd(["exec", "w", "sh", "-c", "while read n; do test \"$(cat /w/$n)\" = \"$n content of $n\" || echo $n; done < /acks/check | head -5"])
+                .cmd(["exec", "writer", "sh", "-c", "while read n; do test \"$(cat /w/$n)\" = \"$n content of $n\" || echo $n; done < /acks/check | head -5"])
                 .limit(Duration::from_secs(120))
                 .ok();
             assert_eq!(
@@ -71,7 +71,7 @@ fn what_was_written_before_the_supervisor_was_killed_is_there_on_the_next_start(
                 "round {round}: files that had been written are gone or wrong"
             );
         }
-        s.cmd(["rm", "-f", "w"]).ok();
+        s.cmd(["rm", "-f", "writer"]).ok();
     }
 }
 
@@ -79,7 +79,7 @@ fn what_was_written_before_the_supervisor_was_killed_is_there_on_the_next_start(
 fn a_killed_supervisor_takes_its_container_with_it_and_ps_tells() {
     for who in Who::all() {
         let s = TestStore::with_tools(who);
-        s.cmd(["run", "-d", "--name", "k", "tools", "sleep"])
+        s.cmd(["run", "-d", "--name", "killed", "tools", "sleep"])
             .arg(s.seconds())
             .ok();
         wait_for("the command", Duration::from_secs(10), || {
@@ -89,9 +89,15 @@ fn a_killed_supervisor_takes_its_container_with_it_and_ps_tells() {
         wait_for("the container to go", Duration::from_secs(10), || {
             s.sleepers().is_empty().then_some(())
         });
-        assert!(!s.cmd(["ps"]).ok().contains(" k"), "ps lists it as running");
-        assert!(s.cmd(["ps", "-a"]).ok().contains(" k"), "ps -a has lost it");
-        s.cmd(["rm", "k"]).ok();
+        assert!(
+            !s.cmd(["ps"]).ok().contains("killed"),
+            "ps lists it as running"
+        );
+        assert!(
+            s.cmd(["ps", "-a"]).ok().contains("killed"),
+            "ps -a has lost it"
+        );
+        s.cmd(["rm", "killed"]).ok();
     }
 }
 

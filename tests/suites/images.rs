@@ -98,11 +98,13 @@ fn images_are_listed_until_they_are_removed() {
 fn an_image_in_use_is_not_removed() {
     for who in Who::all() {
         let s = TestStore::with_tools(who);
-        s.cmd(["run", "-d", "--name", "u", "tools", "sleep"])
+        s.cmd(["run", "-d", "--name", "user-of-it", "tools", "sleep"])
             .arg(s.seconds())
             .ok();
-        s.cmd(["rmi", "tools"]).run().failed_clearly(1, &["u"]);
-        s.cmd(["rm", "-f", "u"]).ok();
+        s.cmd(["rmi", "tools"])
+            .run()
+            .failed_clearly(1, &["user-of-it"]);
+        s.cmd(["rm", "-f", "user-of-it"]).ok();
         s.cmd(["rmi", "tools"]).ok();
     }
 }

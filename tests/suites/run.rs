@@ -267,7 +267,7 @@ fn a_detached_container_has_logs_exec_and_stop() {
     each(|s| {
         let seconds = s.seconds();
         let id = s
-            .cmd(["run", "-d", "--name", "d", "tools", "sh", "-c"])
+            .cmd(["run", "-d", "--name", "detached", "tools", "sh", "-c"])
             .arg(format!("echo started; exec sleep {seconds}"))
             .ok();
         assert!(
@@ -275,18 +275,23 @@ fn a_detached_container_has_logs_exec_and_stop() {
             "{id:?}"
         );
         wait_for("the log", Duration::from_secs(10), || {
-            (s.cmd(["logs", "d"]).ok() == "started").then_some(())
+            (s.cmd(["logs", "detached"]).ok() == "started").then_some(())
         });
         assert_eq!(
-            s.cmd(["exec", "d", "cat", "/etc/base"]).ok(),
+            s.cmd(["exec", "detached", "cat", "/etc/base"]).ok(),
             "from the image"
         );
-        let _ = s.cmd(["exec", "d", "sh", "-c", "exit 5"]).run().exited(5);
-        s.cmd(["exec", "d", "no-such-program"])
+        let _ = s
+            .cmd(["exec", "detached", "sh", "-c", "exit 5"])
+            .run()
+            .exited(5);
+        s.cmd(["exec", "detached", "no-such-program"])
             .run()
             .failed_clearly(127, &["no-such-program"]);
         assert_eq!(
-            s.cmd(["exec", "-i", "d", "cat"]).stdin("through").ok(),
+            s.cmd(["exec", "-i", "detached", "cat"])
+                .stdin("through")
+                .ok(),
             "through"
         );
         assert_eq!(
@@ -296,7 +301,7 @@ fn a_detached_container_has_logs_exec_and_stop() {
                 "X=1",
                 "-w",
                 "/var",
-                "d",
+                "detached",
                 "sh",
                 "-c",
                 "echo $X; pwd"
@@ -304,18 +309,24 @@ fn a_detached_container_has_logs_exec_and_stop() {
             .ok(),
             "1\n/var"
         );
-        assert!(s.cmd(["ps"]).ok().contains(" d"), "ps does not list it");
-        s.cmd(["stop", "-t", "1", "d"]).ok();
-        assert!(!s.cmd(["ps"]).ok().contains(" d"), "ps still lists it");
         assert!(
-            s.cmd(["ps", "-a"]).ok().contains(" d"),
+            s.cmd(["ps"]).ok().contains("detached"),
+            "ps does not list it"
+        );
+        s.cmd(["stop", "-t", "1", "detached"]).ok();
+        assert!(
+            !s.cmd(["ps"]).ok().contains("detached"),
+            "ps still lists it"
+        );
+        assert!(
+            s.cmd(["ps", "-a"]).ok().contains("detached"),
             "ps -a does not list it"
         );
         assert!(s.sleepers().is_empty(), "the command goes on after stop");
-        s.cmd(["exec", "d", "true"])
+        s.cmd(["exec", "detached", "true"])
             .run()
             .failed_clearly(125, &["not running"]);
-        s.cmd(["rm", "d"]).ok();
+        s.cmd(["rm", "detached"]).ok();
         assert_eq!(s.cmd(["ps", "-aq"]).ok(), "");
     });
 }
@@ -347,14 +358,17 @@ fn a_stopped_container_starts_again_with_its_files() {
 #[test]
 fn rm_removes_at_exit_and_names_are_free_again() {
     each(|s| {
-        s.cmd(["run", "--rm", "--name", "x", "tools", "true"]).ok();
-        s.cmd(["run", "--name", "x", "tools", "true"]).ok();
-        s.cmd(["run", "--name", "x", "tools", "true"])
+        s.cmd(["run", "--rm", "--name", "again-x", "tools", "true"])
+            .ok();
+        s.cmd(["run", "--name", "again-x", "tools", "true"]).ok();
+        s.cmd(["run", "--name", "again-x", "tools", "true"])
             .run()
-            .failed_clearly(125, &["x"]);
-        s.cmd(["rm", "x"]).ok();
+            .failed_clearly(125, &["again-x"]);
+        s.cmd(["rm", "again-x"]).ok();
         assert_eq!(s.cmd(["ps", "-aq"]).ok(), "");
-        s.cmd(["rm", "x"]).run().failed_clearly(1, &["x"]);
+        s.cmd(["rm", "again-x"])
+            .run()
+            .failed_clearly(1, &["again-x"]);
     });
 }
 
@@ -571,7 +585,7 @@ fn containers_share_layers_and_not_writes() {
         s.cmd([
             "run",
             "--name",
-            "a",
+            "first",
             "tools",
             "sh",
             "-c",
@@ -586,7 +600,7 @@ fn containers_share_layers_and_not_writes() {
             .ok(),
             "from the image\nthere"
         );
-        let diff = s.cmd(["diff", "a"]).ok();
+        let diff = s.cmd(["diff", "first"]).ok();
         let mut lines: Vec<&str> = diff.lines().collect();
         lines.sort_unstable();
         assert_eq!(
@@ -602,7 +616,7 @@ fn containers_share_layers_and_not_writes() {
                 "D /home/app"
             ]
         );
-        s.cmd(["rm", "a"]).ok();
+        s.cmd(["rm", "first"]).ok();
     });
 }
 
@@ -612,15 +626,15 @@ fn an_untouched_container_has_an_empty_diff() {
         s.cmd([
             "run",
             "--name",
-            "a",
+            "first",
             "tools",
             "sh",
             "-c",
             "cat /etc/base /bin/* > /dev/null; ls -R / > /dev/null 2>&1; true",
         ])
         .ok();
-        assert_eq!(s.cmd(["diff", "a"]).ok(), "");
-        s.cmd(["rm", "a"]).ok();
+        assert_eq!(s.cmd(["diff", "first"]).ok(), "");
+        s.cmd(["rm", "first"]).ok();
     });
 }
 

@@ -20,13 +20,13 @@ fn in_debian(test: &str, script: &str) -> Option<(TestStore, String, BTreeSet<St
     };
     let out = s
         .cmd([
-            "run", "--name", "w", "debian", "bash", "-euo", "pipefail", "-c", script,
+            "run", "--name", "work", "debian", "bash", "-euo", "pipefail", "-c", script,
         ])
         .limit(Duration::from_secs(300))
         .run()
         .succeeded()
         .out();
-    let diff = s.cmd(["diff", "w"]).ok();
+    let diff = s.cmd(["diff", "work"]).ok();
     Some((s, out, diff.lines().map(str::to_owned).collect()))
 }
 
@@ -36,7 +36,7 @@ fn unseen_by_others(s: &TestStore, path: &str) {
         s.sh("debian", &format!("test -e {path} || echo none")).ok(),
         "none"
     );
-    s.cmd(["rm", "w"]).ok();
+    s.cmd(["rm", "work"]).ok();
 }
 
 fn has(diff: &BTreeSet<String>, lines: &[&str]) {
@@ -73,7 +73,7 @@ fn the_image_is_what_its_layers_say() {
         "Pellicle demo image\ngreeting = hello from layer three\nhello from layer three\nREADME\nremoved\n2"
     );
     only(&diff, &["/opt/app/__pycache__"]);
-    s.cmd(["rm", "w"]).ok();
+    s.cmd(["rm", "work"]).ok();
 }
 
 #[test]
