@@ -235,7 +235,8 @@ fn a_directory_is_imported_with_its_modes_and_links() {
             .arg(&tar)
             .arg("-C")
             .arg(&dir)
-            .arg("--no-same-owner");
+            .arg("--no-same-owner")
+            .arg("--preserve-permissions");
         let _ = Cmd::new(unpack).run().succeeded();
         s.cmd(["import"]).arg(&dir).arg("dir").ok();
         assert_eq!(s.run("dir cat /etc/base").ok(), "from the image");
