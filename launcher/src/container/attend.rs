@@ -168,7 +168,11 @@ fn hear_until_executed(
         match channel.receive().map_err(hear)? {
             None => return Ok(()),
             Some((Message::Fuse, Some(fd))) => serve(fd)?,
-            Some((Message::Terminal, Some(fd))) => got.terminal = Some(fd),
+            Some((Message::Terminal, Some(fd))) => {
+                // Before the command can ask for it.
+                terminal::copy_size(&fd);
+                got.terminal = Some(fd);
+            }
             Some((Message::Joined, Some(fd))) => got.command = Some(fd),
             Some((Message::Failed(code, message, next), _)) => {
                 return Err(ContainerError::Child {

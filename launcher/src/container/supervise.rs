@@ -241,7 +241,6 @@ pub(super) fn attended(
     let (pumps, _kept) = match (&master, ends) {
         (Some(master), _) => {
             if attach.input {
-                terminal::copy_size(master);
                 raw = terminal::Raw::enter().map_err(copying("make the terminal raw"))?;
             }
             let pumps = streams::copy_terminal(master, attach, log);
