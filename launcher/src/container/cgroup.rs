@@ -25,7 +25,7 @@ const CPU_PERIOD_US: u64 = 100_000;
 pub struct Limits {
     /// Bytes of memory; swap is not given on top.
     pub memory: Option<u64>,
-    /// Processor time in microseconds per [`CPU_PERIOD_US`] of real time.
+    /// Processor time in microseconds per `CPU_PERIOD_US` of real time.
     pub cpu_quota_us: Option<u64>,
     /// Processes and threads.
     pub pids: Option<u64>,

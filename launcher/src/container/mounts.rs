@@ -174,9 +174,10 @@ fn one(mount: &Mount) -> Result<(OwnedFd, Kind), Failed> {
     match made {
         Ok(fd) => Ok((fd, Kind::Directory)),
         // A sysfs of its own needs a network namespace of its own.
-        Err(e) if kind == "sysfs" && e == rustix::io::Errno::PERM => {
-            bind(Path::new("/sys"), &["rbind", "ro", "nosuid", "noexec", "nodev"])
-        }
+        Err(e) if kind == "sysfs" && e == rustix::io::Errno::PERM => bind(
+            Path::new("/sys"),
+            &["rbind", "ro", "nosuid", "noexec", "nodev"],
+        ),
         Err(e) => Err(Failed::new(125, format!("cannot make a {kind}: {e}"))),
     }
 }
