@@ -103,7 +103,7 @@ fn an_image_in_use_is_not_removed() {
             .ok();
         s.cmd(["rmi", "tools"])
             .run()
-            .failed_clearly(1, &["user-of-it"]);
+            .failed_clearly(1, &["container"]);
         s.cmd(["rm", "-f", "user-of-it"]).ok();
         s.cmd(["rmi", "tools"]).ok();
     }

@@ -134,7 +134,7 @@ fn a_python_environment_is_made_and_used() {
 #[test]
 fn a_c_program_is_compiled_and_run() {
     let test = "a_c_program_is_compiled_and_run";
-    let script = "cd /root; printf '#include <stdio.h>\\n#include <math.h>\\nint main(int c, char **v) { printf(\"%d %.3f\\\\n\", c, sqrt(2.0 + c - 1)); return 3; }\\n' > a.c; gcc -O2 -o a a.c -lm; code=0; ./a x y || code=$?; echo $code";
+    let script = "cd /root; printf '#include <stdio.h>\\n#include <math.h>\\nint main(int c, char **v) { printf(\"%%d %%.3f\\\\n\", c, sqrt(2.0 + c - 1)); return 3; }\\n' > a.c; gcc -O2 -o a a.c -lm; code=0; ./a x y || code=$?; echo $code";
     let Some((s, out, diff)) = in_debian(test, script) else {
         return;
     };
@@ -206,6 +206,6 @@ wait; sqlite3 db 'pragma integrity_check; select count(*) > 13000 from t; vacuum
     };
     assert_eq!(out, "ok\n1\nok\nok\n1\nok");
     has(&diff, &["A /var/lib/app/db"]);
-    only(&diff, &["/var/lib/app", "/tmp"]);
+    only(&diff, &["/var/lib/app", "/tmp", "/var/tmp"]);
     unseen_by_others(&s, "/var/lib/app/db");
 }
