@@ -79,7 +79,7 @@ pub fn run(cx: &Context, mut args: RunArgs) -> Result<ExitCode, CliError> {
     let side = if args.detach {
         background::split()?
     } else {
-        return in_foreground(cx, &registry, state, spec, &args.request);
+        return in_foreground(cx, &registry, (maps, state, spec), &args.request);
     };
     match side {
         Side::Started => {
@@ -91,7 +91,7 @@ pub fn run(cx: &Context, mut args: RunArgs) -> Result<ExitCode, CliError> {
             Ok(ExitCode::from(code))
         }
         Side::Supervisor(ready) => {
-            let run = make(cx, &registry, state, spec)?;
+            let run = make(cx, &registry, (maps, state, spec))?;
             let code = supervise::run(supervise::Run {
                 on_executed: Box::new(|| ready.tell()),
                 ..run
@@ -101,14 +101,15 @@ pub fn run(cx: &Context, mut args: RunArgs) -> Result<ExitCode, CliError> {
     }
 }
 
+type What = (IdMaps, State, oci_spec::runtime::Spec);
+
 fn in_foreground(
     cx: &Context,
     registry: &Registry,
-    state: State,
-    spec: oci_spec::runtime::Spec,
+    what: What,
     request: &Request,
 ) -> Result<ExitCode, CliError> {
-    let result = make(cx, registry, state, spec).and_then(|run| {
+    let result = make(cx, registry, what).and_then(|run| {
         let run = supervise::Run {
             input: request.interactive,
             output: true,
@@ -127,8 +128,7 @@ fn in_foreground(
 fn make<'a>(
     cx: &'a Context,
     registry: &'a Registry,
-    mut state: State,
-    spec: oci_spec::runtime::Spec,
+    (maps, mut state, spec): What,
 ) -> Result<supervise::Run<'a>, CliError> {
     let store = cx.store()?;
     let lock = store.lock_shared()?;
@@ -138,6 +138,7 @@ fn make<'a>(
         lock,
         registry,
         held,
+        maps,
         state,
         spec,
         input: false,

@@ -9,6 +9,7 @@ use crate::{
     CliError, Context,
     container::{
         background::{self, Side},
+        idmap::IdMaps,
         registry::Registry,
         state::State,
         supervise::{self, Run},
@@ -82,6 +83,7 @@ fn prepare<'a>(cx: &'a Context, registry: &'a Registry, name: &str) -> Result<Ru
         spec: registry.spec(&id)?,
         registry,
         held,
+        maps: IdMaps::for_this_user(state.settings.single_id)?,
         state,
         input: false,
         output: false,

@@ -50,6 +50,8 @@ pub struct Run<'a> {
     pub registry: &'a Registry,
     /// Its lock.
     pub held: Held,
+    /// Its id maps.
+    pub maps: IdMaps,
     /// Its state.
     pub state: State,
     /// Its specification.
@@ -96,6 +98,7 @@ pub fn run(mut run: Run<'_>) -> Result<i32, ContainerError> {
         // Nobody will ever read what it wrote: no time is spent on closing it in good order.
         registry.remove(held, &id, Some(&state.name), Some(code))?;
         std::mem::forget(live);
+        tracing::debug!("removed");
         return result;
     }
     let closed = live.close();
@@ -145,8 +148,8 @@ impl Live {
 }
 
 fn to_the_end(run: &mut Run<'_>, live: &mut Live) -> Result<i32, ContainerError> {
+    tracing::debug!("container made");
     let signals = Signals::catch()?;
-    let maps = IdMaps::for_this_user(run.state.settings.single_id)?;
     write_etc(&run.held.dir, &run.spec, run.state.settings.host_network)?;
     let capabilities = run
         .spec
@@ -177,24 +180,29 @@ fn to_the_end(run: &mut Run<'_>, live: &mut Live) -> Result<i32, ContainerError>
         rootfs: &rootfs,
         fs_name: format!("pellicle:{}", names::short(&run.state.id)),
         reap: run.state.settings.init,
-        single_id: maps.is_single(),
+        single_id: run.maps.is_single(),
         has_cgroup: !live.cgroup.is_empty(),
         filters: &filters,
     };
     let (mut process, channel, ends) = make(&plan, is_tty, attach)?;
+    tracing::debug!("forked");
     let pid = pid_of(&process)?;
+    // The helpers work while this goes on.
+    let writing = run.maps.begin(pid)?;
+    tracing::debug!("id maps begun");
     run.state.status = Status::Running;
     run.state.started = Some(now());
     run.state.process = ProcessId::of(pid);
     run.state.cgroup = live.cgroup.clone();
     run.state.save(&run.held.dir)?;
 
-    let writing = maps.begin(pid)?;
     let union = open_root(run)?;
     live.union = Some(Arc::clone(&union));
     let identity = identity(&union, &run.state)?;
     run.state.mount_points = mount_points(&union, run)?;
+    tracing::debug!("root opened");
     writing.finish()?;
+    tracing::debug!("id maps written");
     live.cgroup.add(pid)?;
     channel
         .send(&Message::Go(identity), None)
@@ -205,8 +213,10 @@ fn to_the_end(run: &mut Run<'_>, live: &mut Live) -> Result<i32, ContainerError>
             ..ServeOptions::default()
         };
         live.server = Some(serve(fd, Arc::clone(&union), options)?);
+        tracing::debug!("root served");
         Ok(())
     })?;
+    tracing::debug!("executed");
     drop(channel);
     if let Some(fd) = &executed.command {
         run.state.command_process = pid_in(fd).and_then(ProcessId::of);
@@ -252,6 +262,7 @@ pub(super) fn attended(
         (None, None) => return attend::until_ended(process, signals, None),
     };
     let code = attend::until_ended(process, signals, master.as_ref())?;
+    tracing::debug!("ended");
     pumps.finish(signals);
     drop(raw);
     Ok(code)
