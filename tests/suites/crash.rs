@@ -9,8 +9,9 @@ use nix::{
 use pellicle_tests::{TestStore, Who, wait_for};
 
 /// Numbers and a line of text into files of a directory, each number told on standard output once
-/// its file is written and closed.
-const WRITER: &str = "mkdir -p /w; n=0; while :; do n=$((n+1)); echo $n content of $n > /w/$n; echo $n >> /acked; done";
+/// its file is written and closed. Started again it goes on behind what is there: a check beside it
+/// must not find a file that is being written anew.
+const WRITER: &str = "mkdir -p /w; n=$(ls /w | wc -l); while :; do n=$((n+1)); echo $n content of $n > /w/$n; echo $n >> /acked; done";
 
 fn kill_9(processes: &[u32]) {
     for id in processes {

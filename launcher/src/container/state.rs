@@ -202,28 +202,9 @@ pub(super) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), Con
     let text = serde_json::to_vec(value)
         .map_err(|e| ContainerError::file("write", path)(io::Error::other(e)))?;
     let new = path.with_extension("new");
-    replace(&new, path, &text).map_err(ContainerError::file("write", path))
-}
-
-/// Exchanges the two files instead of renaming over the old one: ext4 takes that for a hint to
-/// write the new one out first, which costs milliseconds.
-fn replace(new: &Path, path: &Path, text: &[u8]) -> io::Result<()> {
-    use rustix::fs::{CWD, RenameFlags, renameat_with};
-
-    // Not overwritten in place, for the same reason.
-    match fs::remove_file(new) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-        _ => fs::write(new, text)?,
-    }
-    match renameat_with(CWD, new, CWD, path, RenameFlags::EXCHANGE) {
-        Ok(()) => {
-            // What is there now is the old one.
-            let _ = fs::remove_file(new);
-            Ok(())
-        }
-        // There is no old one, or the file system cannot exchange.
-        Err(_) => fs::rename(new, path),
-    }
+    fs::write(&new, text)
+        .and_then(|()| fs::rename(&new, path))
+        .map_err(ContainerError::file("write", path))
 }
 
 /// Now, as RFC 3339 has it, UTC, with nanoseconds.

@@ -8,7 +8,7 @@
 //!
 //! Programs of seccompiler compare one number after the other, and the kernel runs a new filter once
 //! for every system call there is, to learn which ones it need not ask about: a millisecond for
-//! each container. [`program`] makes a search tree instead, which costs a tenth.
+//! each container. `program` makes a search tree instead, which costs a tenth.
 
 mod lists;
 mod program;
