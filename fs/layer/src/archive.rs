@@ -10,7 +10,6 @@
 //! that is shortened gives [`LowerError::Corrupt`], never bytes of something else beyond its end.
 
 use std::{
-    borrow::Cow,
     env,
     fs::File,
     io,
@@ -19,23 +18,17 @@ use std::{
 };
 
 use pellicle_store::{
-    Attr, Digest, FileKind, Ino, Tree,
+    Digest, Tree,
     import::{ImportError, ImportOptions, Progress, index_archive},
     tree::{ContentRef, TreeError, TreeHeader, TreeKind},
 };
 
-use crate::{
-    Entry, Lower, LowerError,
-    content::{self, Files, tree_error},
-};
+use crate::{LowerError, content::Files};
 
 /// An archive mounted in place.
 pub struct Archive {
     tree: Tree,
-    contents: Contents,
-}
-
-struct Contents {
+    /// What the tree's spans count in.
     file: Arc<File>,
     path: PathBuf,
 }
@@ -94,10 +87,8 @@ impl Archive {
                 path: path.to_owned(),
                 source,
             })?,
-            contents: Contents {
-                file: Arc::new(indexed.contents),
-                path: path.to_owned(),
-            },
+            file: Arc::new(indexed.contents),
+            path: path.to_owned(),
         })
     }
 
@@ -115,7 +106,11 @@ fn temporary() -> io::Result<File> {
     tempfile::tempfile_in(dir)
 }
 
-impl Files for Contents {
+impl Files for Archive {
+    fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
     fn object(&self, id: &Digest) -> Result<Arc<File>, LowerError> {
         Err(LowerError::Corrupt {
             what: self.path.display().to_string(),
@@ -129,69 +124,6 @@ impl Files for Contents {
 
     fn name(&self, _: &ContentRef<'_>) -> String {
         self.path.display().to_string()
-    }
-}
-
-impl Lower for Archive {
-    fn inode_count(&self) -> u64 {
-        self.tree.inode_count()
-    }
-
-    fn identity(&self) -> [u8; 32] {
-        self.tree.identity().0
-    }
-
-    fn attr(&self, ino: Ino) -> Result<Attr, LowerError> {
-        self.tree.attr(ino).map_err(tree_error)
-    }
-
-    fn lookup(&self, dir: Ino, name: &[u8]) -> Result<Option<(Ino, FileKind)>, LowerError> {
-        self.tree.lookup(dir, name).map_err(tree_error)
-    }
-
-    fn entry(&self, dir: Ino, at: u64) -> Result<Option<Entry<'_>>, LowerError> {
-        let entry = self.tree.entry(dir, at).map_err(tree_error)?;
-        Ok(entry.map(|e| Entry {
-            name: e.name,
-            ino: e.ino,
-            kind: e.kind,
-        }))
-    }
-
-    fn parent(&self, dir: Ino) -> Result<Ino, LowerError> {
-        self.tree.parent(dir).map_err(tree_error)
-    }
-
-    fn readlink(&self, ino: Ino) -> Result<Cow<'_, [u8]>, LowerError> {
-        self.tree
-            .readlink(ino)
-            .map(Cow::Borrowed)
-            .map_err(tree_error)
-    }
-
-    fn has_xattrs(&self, ino: Ino) -> Result<bool, LowerError> {
-        self.tree.has_xattrs(ino).map_err(tree_error)
-    }
-
-    fn xattrs(&self, ino: Ino, each: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), LowerError> {
-        self.tree.xattrs(ino, each).map_err(tree_error)
-    }
-
-    fn read(&self, ino: Ino, offset: u64, buf: &mut [u8]) -> Result<usize, LowerError> {
-        content::read(&self.tree, &self.contents, ino, offset, buf)
-    }
-
-    /// A file inside an archive does not start where the archive does.
-    fn backing(&self, _: Ino) -> Result<Option<Arc<File>>, LowerError> {
-        Ok(None)
-    }
-
-    fn seek(&self, ino: Ino, offset: u64, data: bool) -> Result<Option<u64>, LowerError> {
-        content::seek(&self.tree, ino, offset, data)
-    }
-
-    fn layer_of(&self, ino: Ino) -> Result<u32, LowerError> {
-        self.tree.layer_of(ino).map_err(tree_error)
     }
 }
 

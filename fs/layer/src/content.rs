@@ -1,16 +1,20 @@
-//! Reading a file's content from wherever a tree says that it is.
+//! Trees as lower layers: names and attributes from the tree, a file's content from wherever the
+//! tree says that it is.
 
-use std::{fs::File, io, os::unix::fs::FileExt, sync::Arc};
+use std::{borrow::Cow, fs::File, io, os::unix::fs::FileExt, sync::Arc};
 
 use pellicle_store::{
-    Digest, Ino, Tree,
+    Attr, Digest, FileKind, Ino, Tree,
     tree::{ContentRef, Extents, PackedRef, TreeError},
 };
 
-use crate::LowerError;
+use crate::{Entry, Lower, LowerError};
 
-/// Where the contents that are not in the tree are.
+/// A tree, and where the contents that are not in it are. Whatever has both is a [`Lower`].
 pub(crate) trait Files {
+    /// The tree.
+    fn tree(&self) -> &Tree;
+
     /// The object of that name.
     fn object(&self, id: &Digest) -> Result<Arc<File>, LowerError>;
 
@@ -21,8 +25,73 @@ pub(crate) trait Files {
     fn name(&self, content: &ContentRef<'_>) -> String;
 }
 
+impl<T: Files + Send + Sync> Lower for T {
+    fn inode_count(&self) -> u64 {
+        self.tree().inode_count()
+    }
+
+    fn identity(&self) -> [u8; 32] {
+        self.tree().identity().0
+    }
+
+    fn attr(&self, ino: Ino) -> Result<Attr, LowerError> {
+        self.tree().attr(ino).map_err(tree_error)
+    }
+
+    fn lookup(&self, dir: Ino, name: &[u8]) -> Result<Option<(Ino, FileKind)>, LowerError> {
+        self.tree().lookup(dir, name).map_err(tree_error)
+    }
+
+    fn entry(&self, dir: Ino, at: u64) -> Result<Option<Entry<'_>>, LowerError> {
+        let entry = self.tree().entry(dir, at).map_err(tree_error)?;
+        Ok(entry.map(|e| Entry {
+            name: e.name,
+            ino: e.ino,
+            kind: e.kind,
+        }))
+    }
+
+    fn parent(&self, dir: Ino) -> Result<Ino, LowerError> {
+        self.tree().parent(dir).map_err(tree_error)
+    }
+
+    fn readlink(&self, ino: Ino) -> Result<Cow<'_, [u8]>, LowerError> {
+        self.tree()
+            .readlink(ino)
+            .map(Cow::Borrowed)
+            .map_err(tree_error)
+    }
+
+    fn has_xattrs(&self, ino: Ino) -> Result<bool, LowerError> {
+        self.tree().has_xattrs(ino).map_err(tree_error)
+    }
+
+    fn xattrs(&self, ino: Ino, each: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), LowerError> {
+        self.tree().xattrs(ino, each).map_err(tree_error)
+    }
+
+    fn read(&self, ino: Ino, offset: u64, buf: &mut [u8]) -> Result<usize, LowerError> {
+        read(self.tree(), self, ino, offset, buf)
+    }
+
+    fn backing(&self, ino: Ino) -> Result<Option<Arc<File>>, LowerError> {
+        match self.tree().content(ino).map_err(tree_error)? {
+            ContentRef::Object(id) => self.object(&id).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    fn seek(&self, ino: Ino, offset: u64, data: bool) -> Result<Option<u64>, LowerError> {
+        seek(self.tree(), ino, offset, data)
+    }
+
+    fn layer_of(&self, ino: Ino) -> Result<u32, LowerError> {
+        self.tree().layer_of(ino).map_err(tree_error)
+    }
+}
+
 /// An error of a tree as one of the layer it is in.
-pub(crate) fn tree_error(error: TreeError) -> LowerError {
+fn tree_error(error: TreeError) -> LowerError {
     match error {
         TreeError::NoSuchNode { ino, wanted } => LowerError::NoSuchNode { ino, wanted },
         TreeError::Io { path, source, .. } => LowerError::Io {
@@ -77,7 +146,7 @@ impl Data<'_> {
 /// A content taken apart: its data, and which parts of the file those are, if not all.
 fn parts<'a>(
     content: ContentRef<'a>,
-    files: &impl Files,
+    files: &(impl Files + ?Sized),
 ) -> Result<(Data<'a>, Option<Extents<'a>>), LowerError> {
     Ok(match content {
         ContentRef::Empty => (Data::Bytes(&[]), None),
@@ -95,9 +164,9 @@ fn parts<'a>(
 }
 
 /// As [`crate::Lower::read`], of regular file `ino` of `tree`.
-pub(crate) fn read(
+fn read(
     tree: &Tree,
-    files: &impl Files,
+    files: &(impl Files + ?Sized),
     ino: Ino,
     offset: u64,
     buf: &mut [u8],
@@ -153,12 +222,7 @@ fn read_sparse(
 }
 
 /// As [`crate::Lower::seek`], of regular file `ino` of `tree`.
-pub(crate) fn seek(
-    tree: &Tree,
-    ino: Ino,
-    offset: u64,
-    data: bool,
-) -> Result<Option<u64>, LowerError> {
+fn seek(tree: &Tree, ino: Ino, offset: u64, data: bool) -> Result<Option<u64>, LowerError> {
     let (content, size) = tree.content_and_size(ino).map_err(tree_error)?;
     if offset >= size {
         return Ok(None);

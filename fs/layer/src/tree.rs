@@ -5,19 +5,16 @@
 //! this process's limit allows. That table is the only lock here: it is split by digest, and held
 //! neither while a file is opened nor while it is read.
 
-use std::{borrow::Cow, fs::File, num::NonZeroUsize, sync::Arc};
+use std::{fs::File, num::NonZeroUsize, sync::Arc};
 
 use lru::LruCache;
 use parking_lot::Mutex;
 use pellicle_store::{
-    Attr, Digest, FileKind, Ino, Objects, Store, StoreError, Tree,
+    Digest, Objects, Store, StoreError, Tree,
     tree::{ContentRef, PackedRef},
 };
 
-use crate::{
-    Entry, Lower, LowerError,
-    content::{self, Files, tree_error},
-};
+use crate::{LowerError, content::Files};
 
 /// Parts of the table of open objects: as many as threads are likely to meet there.
 const PARTS: usize = 16;
@@ -58,6 +55,10 @@ impl TreeLower {
 }
 
 impl Files for TreeLower {
+    fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
     fn object(&self, id: &Digest) -> Result<Arc<File>, LowerError> {
         let part = self.open.get(usize::from(id.0[0]) % PARTS);
         if let Some(file) = part.and_then(|p| p.lock().get(id).cloned()) {
@@ -85,71 +86,6 @@ impl Files for TreeLower {
             } => format!("object {id}"),
             _ => self.tree.name().to_owned(),
         }
-    }
-}
-
-impl Lower for TreeLower {
-    fn inode_count(&self) -> u64 {
-        self.tree.inode_count()
-    }
-
-    fn identity(&self) -> [u8; 32] {
-        self.tree.identity().0
-    }
-
-    fn attr(&self, ino: Ino) -> Result<Attr, LowerError> {
-        self.tree.attr(ino).map_err(tree_error)
-    }
-
-    fn lookup(&self, dir: Ino, name: &[u8]) -> Result<Option<(Ino, FileKind)>, LowerError> {
-        self.tree.lookup(dir, name).map_err(tree_error)
-    }
-
-    fn entry(&self, dir: Ino, at: u64) -> Result<Option<Entry<'_>>, LowerError> {
-        let entry = self.tree.entry(dir, at).map_err(tree_error)?;
-        Ok(entry.map(|e| Entry {
-            name: e.name,
-            ino: e.ino,
-            kind: e.kind,
-        }))
-    }
-
-    fn parent(&self, dir: Ino) -> Result<Ino, LowerError> {
-        self.tree.parent(dir).map_err(tree_error)
-    }
-
-    fn readlink(&self, ino: Ino) -> Result<Cow<'_, [u8]>, LowerError> {
-        self.tree
-            .readlink(ino)
-            .map(Cow::Borrowed)
-            .map_err(tree_error)
-    }
-
-    fn has_xattrs(&self, ino: Ino) -> Result<bool, LowerError> {
-        self.tree.has_xattrs(ino).map_err(tree_error)
-    }
-
-    fn xattrs(&self, ino: Ino, each: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), LowerError> {
-        self.tree.xattrs(ino, each).map_err(tree_error)
-    }
-
-    fn read(&self, ino: Ino, offset: u64, buf: &mut [u8]) -> Result<usize, LowerError> {
-        content::read(&self.tree, self, ino, offset, buf)
-    }
-
-    fn backing(&self, ino: Ino) -> Result<Option<Arc<File>>, LowerError> {
-        match self.tree.content(ino).map_err(tree_error)? {
-            ContentRef::Object(id) => self.object(&id).map(Some),
-            _ => Ok(None),
-        }
-    }
-
-    fn seek(&self, ino: Ino, offset: u64, data: bool) -> Result<Option<u64>, LowerError> {
-        content::seek(&self.tree, ino, offset, data)
-    }
-
-    fn layer_of(&self, ino: Ino) -> Result<u32, LowerError> {
-        self.tree.layer_of(ino).map_err(tree_error)
     }
 }
 
