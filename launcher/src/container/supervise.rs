@@ -135,12 +135,14 @@ impl Live {
             while !server.is_finished() && Instant::now() < deadline {
                 std::thread::sleep(Duration::from_millis(1));
             }
+            // Else somebody outside still looks into the mount; it goes with this process.
             if server.is_finished() {
                 server.join()?;
-            } else if let Some(union) = &self.union {
-                // Somebody outside still looks into the mount; it goes with this process.
-                union.sync_all()?;
             }
+        }
+        // Dropping the union would sync too, but could tell nobody that it failed.
+        if let Some(union) = &self.union {
+            union.sync_all()?;
         }
         drop(self.union);
         Ok(())
