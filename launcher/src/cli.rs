@@ -173,6 +173,15 @@ mod tests {
     }
 
     #[test]
+    fn the_help_of_every_command_has_an_example() {
+        for sub in command().get_subcommands() {
+            let after = sub.get_after_help().map(ToString::to_string);
+            let has = after.is_some_and(|text| text.contains("Example"));
+            assert!(has, "{} --help has none", sub.get_name());
+        }
+    }
+
+    #[test]
     fn subcommand_is_found_behind_global_options() {
         let find = |s: &str| {
             let args: Vec<OsString> = s.split(' ').map(OsString::from).collect();

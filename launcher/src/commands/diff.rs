@@ -26,9 +26,12 @@ pub enum Format {
 
 /// List what a container changed
 ///
-/// A is added, C changed (a directory also when something in it was), D deleted. Costs as much as
-/// there are changes, whatever the size of the image; the container may be running.
+/// A is added, C changed (a directory also when something in it was), D deleted. The
+/// container may be running.
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  pellicle diff web
+  pellicle diff --format json web | jq length")]
 pub struct DiffArgs {
     /// How to print
     #[arg(long, value_enum, default_value_t)]

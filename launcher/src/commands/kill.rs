@@ -20,6 +20,9 @@ use crate::{
 
 /// Send a signal to running containers
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  pellicle kill web
+  pellicle kill -s HUP web")]
 pub struct KillArgs {
     /// The signal, by name or number
     #[arg(short, long, default_value = "KILL")]

@@ -26,6 +26,9 @@ const FOLLOW_INTERVAL: Duration = Duration::from_millis(50);
 ///
 /// What it wrote to standard error goes to standard error.
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  pellicle logs web
+  pellicle logs -f --tail 20 web")]
 pub struct LogsArgs {
     /// Go on until it stops
     #[arg(short, long)]

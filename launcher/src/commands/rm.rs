@@ -12,6 +12,9 @@ use crate::{
 
 /// Remove containers
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  pellicle rm web
+  pellicle rm -f $(pellicle ps -aq)")]
 pub struct RmArgs {
     /// Also running ones, which are killed, and damaged ones
     #[arg(short, long)]

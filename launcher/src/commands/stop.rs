@@ -28,6 +28,9 @@ const RECORD_PATIENCE: Duration = Duration::from_secs(10);
 /// The container's first process gets the image's stop signal (or SIGTERM), and SIGKILL if it is
 /// still there when the time is up.
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  pellicle stop web
+  pellicle stop -t 1 $(pellicle ps -q)")]
 pub struct StopArgs {
     /// Seconds until SIGKILL [default: the container's --stop-timeout, 10]
     #[arg(

@@ -16,6 +16,8 @@ use crate::{
 
 /// Wait until containers stop, and print their exit codes
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  pellicle wait web")]
 pub struct WaitArgs {
     /// Names or ids of containers
     #[arg(required = true, value_name = "CONTAINER")]
