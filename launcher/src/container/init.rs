@@ -74,7 +74,7 @@ fn build(
     streams: Option<&Streams>,
     channel: &Channel,
 ) -> Result<Infallible, Failed> {
-    die_with_parent()?;
+    die_with_supervisor(channel)?;
     sys::reset_signals();
     // Whatever the caller's shell left open is not the container's.
     sys::close_on_exec_from(3).doing("close descriptors (Linux 5.11 or newer is needed)")?;
@@ -86,7 +86,7 @@ fn build(
     hide_memory()?;
     become_root(plan.single_id)?;
     // A change of credentials cleared it.
-    die_with_parent()?;
+    die_with_supervisor(channel)?;
     enter_root(plan, channel)?;
     let process = process_of(plan.spec)?;
     if namespaces(plan.spec).contains(&LinuxNamespaceType::Network) {
@@ -208,10 +208,7 @@ pub(super) fn become_command(
     ))?;
     caps::take_on(capabilities, identity.uid == 0).doing("set capabilities")?;
     let command = Command::of(process, &identity.home)?;
-    die_with_parent()?;
-    if place.channel.is_abandoned() {
-        sys::exit_now(125);
-    }
+    die_with_supervisor(place.channel)?;
     place
         .filters
         .install()
@@ -219,10 +216,15 @@ pub(super) fn become_command(
     Err(command.execute())
 }
 
-/// If the supervisor dies, so does this process, and with it the container.
-fn die_with_parent() -> Result<(), Failed> {
+/// If the supervisor dies, so does this process, and with it the container. It may have died just
+/// before, when it could not be told: then its end of the channel is closed.
+pub(super) fn die_with_supervisor(channel: &Channel) -> Result<(), Failed> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
-        .doing("ask for the death signal")
+        .doing("ask for the death signal")?;
+    if channel.is_abandoned() {
+        sys::exit_now(125);
+    }
+    Ok(())
 }
 
 /// Root of the user namespace.

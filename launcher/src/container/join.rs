@@ -101,6 +101,7 @@ pub fn run(
     };
     let fork = fork(0, Kinship::Child).map_err(prepare("make a process"))?;
     let Forked::Parent { pid, pidfd } = fork else {
+        drop(ours);
         entering.run()
     };
     let mut helper = Process::new(pidfd);
@@ -184,8 +185,7 @@ impl Entering<'_> {
     }
 
     fn enter(&self) -> Result<Infallible, Failed> {
-        let kill = Some(rustix::process::Signal::KILL);
-        rustix::process::set_parent_process_death_signal(kill).doing("ask for the death signal")?;
+        init::die_with_supervisor(self.channel)?;
         pellicle_sys::process::reset_signals();
         pellicle_sys::process::close_on_exec_from(3).doing("close descriptors")?;
         // Until then it is being put into the container's cgroup.
@@ -211,8 +211,7 @@ impl Entering<'_> {
     }
 
     fn become_command(&self) -> Result<Infallible, Failed> {
-        let kill = Some(rustix::process::Signal::KILL);
-        rustix::process::set_parent_process_death_signal(kill).doing("ask for the death signal")?;
+        init::die_with_supervisor(self.channel)?;
         let (passwd, group) = (read("/etc/passwd"), read("/etc/group"));
         let identity = passwd::resolve(self.user, &passwd, &group)
             .map_err(|e| Failed::new(125, e.to_string()))?;

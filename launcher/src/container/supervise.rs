@@ -285,7 +285,12 @@ fn make(
         (Some(streams), Some(ends))
     };
     match fork(clone_flags(plan.spec, plan.has_cgroup), Kinship::Child) {
-        Ok(Forked::Child) => init::run(plan, streams.as_ref(), &theirs),
+        Ok(Forked::Child) => {
+            // Open here too, it would never be seen to close when the supervisor dies, and a file
+            // system on its way to it would never be given up.
+            drop(ours);
+            init::run(plan, streams.as_ref(), &theirs)
+        }
         Ok(Forked::Parent { pidfd, .. }) => Ok((Process::new(pidfd), ours, ends)),
         Err(e)
             if matches!(
