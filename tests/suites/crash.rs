@@ -10,8 +10,9 @@ use pellicle_tests::{TestStore, Who, wait_for};
 
 /// Numbers and a line of text into files of a directory, each number told on standard output once
 /// its file is written and closed. Started again it goes on behind what is there: a check beside it
-/// must not find a file that is being written anew.
-const WRITER: &str = "mkdir -p /w; n=$(ls /w | wc -l); while :; do n=$((n+1)); echo $n content of $n > /w/$n; echo $n >> /acked; done";
+/// must not find a file that is being written anew. It pauses while there is a file `pause`, so that a
+/// slow check does not have it fill the disk meanwhile.
+const WRITER: &str = "mkdir -p /w; n=$(ls /w | wc -l); while :; do test -e /acks/pause && sleep 0.1 && continue; n=$((n+1)); echo $n content of $n > /w/$n && echo $n >> /acks/acked || exit; done";
 
 fn kill_9(processes: &[u32]) {
     for id in processes {
@@ -31,7 +32,7 @@ fn what_was_written_before_the_supervisor_was_killed_is_there_on_the_next_start(
         s.cmd([
             "run", "-d", "--name", "writer", "-v", &mount, "tools", "sh", "-c",
         ])
-        .arg(WRITER.replace("/acked", "/acks/acked"))
+        .arg(WRITER)
         .ok();
         let acked = || {
             fs::read_to_string(bind.join("acked"))
@@ -62,6 +63,8 @@ fn what_was_written_before_the_supervisor_was_killed_is_there_on_the_next_start(
             let numbers: Vec<&str> = last.lines().collect();
             let (numbers, _) = numbers.split_at(numbers.len() - 1);
             fs::write(bind.join("check"), numbers.join("\n") + "\n").expect("write");
+            let pause = bind.join("pause");
+            fs::write(&pause, "").expect("write");
             s.cmd(["start", "writer"]).ok();
             let missing = s
                 .cmd(["exec", "writer", "sh", "-c", "while read n; do test \"$(cat /w/$n)\" = \"$n content of $n\" || echo $n; done < /acks/check | head -5"])
@@ -71,6 +74,7 @@ fn what_was_written_before_the_supervisor_was_killed_is_there_on_the_next_start(
                 missing, "",
                 "round {round}: files that had been written are gone or wrong"
             );
+            fs::remove_file(&pause).expect("remove");
         }
         s.cmd(["rm", "-f", "writer"]).ok();
     }
@@ -117,6 +121,25 @@ fn a_foreground_run_that_is_killed_leaves_nothing() {
             s.sleepers().is_empty().then_some(())
         });
         // The next command clears what is left of a --rm container.
+        let _ = s.cmd(["ps"]).ok();
+        assert_eq!(s.cmd(["ps", "-aq"]).ok(), "");
+    }
+}
+
+#[test]
+fn a_run_that_is_killed_while_it_starts_leaves_nothing() {
+    for who in Who::all() {
+        let s = TestStore::with_tools(who);
+        for after in (0..60).map(|half| Duration::from_micros(half * 500)) {
+            let running = s.run("tools sleep").arg(s.seconds()).spawn();
+            std::thread::sleep(after);
+            running.signal(Signal::SIGKILL);
+            // Ends only when nothing holds its output any more.
+            let _ = running.wait();
+            wait_for("everything to go", Duration::from_secs(10), || {
+                s.sleepers().is_empty().then_some(())
+            });
+        }
         let _ = s.cmd(["ps"]).ok();
         assert_eq!(s.cmd(["ps", "-aq"]).ok(), "");
     }
