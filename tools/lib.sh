@@ -38,6 +38,23 @@ need() {
   command -v "$command" >/dev/null
 }
 
+# need_crate NAME VERSION WHY: the program NAME of that crate, built into the cache, which joins the path.
+need_crate() {
+  local name=$1 version=$2 why=$3 root log
+  root=${PELLICLE_CACHE:-$(repo_root)/.cache}/cargo
+  PATH=$root/bin:$PATH
+  grep -qs "\"$name $version " "$root/.crates2.json" && [ -x "$root/bin/$name" ] && return 0
+  say "building $name $version from crates.io: $why"
+  log=$(mktemp)
+  if ! cargo install --quiet --locked --root "$root" --version "$version" "$name" >"$log" 2>&1; then
+    tail -n 5 "$log" >&2
+    rm -f "$log"
+    warn "$name could not be built"
+    return 1
+  fi
+  rm -f "$log"
+}
+
 apt_install() {
   local log
   log=$(mktemp)

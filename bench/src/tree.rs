@@ -17,10 +17,13 @@ pub(crate) struct Seen {
     pub(crate) bytes: u64,
 }
 
+/// Asked before each directory: an error ends the walk.
+pub(crate) type GoOn<'a> = &'a dyn Fn() -> Result<()>;
+
 /// Lists every directory and asks for the attributes of every entry.
-pub(crate) fn walk(root: &Path) -> Result<Seen> {
+pub(crate) fn walk(root: &Path, go_on: GoOn<'_>) -> Result<Seen> {
     let mut seen = Seen::default();
-    visit(root, |_, meta| {
+    visit(root, go_on, |_, meta| {
         seen.entries += 1;
         if meta.is_file() {
             seen.bytes += meta.size();
@@ -31,10 +34,10 @@ pub(crate) fn walk(root: &Path) -> Result<Seen> {
 }
 
 /// Reads every regular file to its end.
-pub(crate) fn read_all(root: &Path) -> Result<Seen> {
+pub(crate) fn read_all(root: &Path, go_on: GoOn<'_>) -> Result<Seen> {
     let mut seen = Seen::default();
     let mut buffer = vec![0; 128 * 1024];
-    visit(root, |path, meta| {
+    visit(root, go_on, |path, meta| {
         seen.entries += 1;
         if meta.is_file() {
             let mut file =
@@ -54,9 +57,14 @@ pub(crate) fn read_all(root: &Path) -> Result<Seen> {
     Ok(seen)
 }
 
-fn visit(root: &Path, mut each: impl FnMut(&Path, &fs::Metadata) -> Result<()>) -> Result<()> {
+fn visit(
+    root: &Path,
+    go_on: GoOn<'_>,
+    mut each: impl FnMut(&Path, &fs::Metadata) -> Result<()>,
+) -> Result<()> {
     let mut dirs: Vec<PathBuf> = vec![root.to_path_buf()];
     while let Some(dir) = dirs.pop() {
+        go_on()?;
         let listing =
             fs::read_dir(&dir).with_context(|| format!("cannot list {}", dir.display()))?;
         for entry in listing {
@@ -76,6 +84,8 @@ fn visit(root: &Path, mut each: impl FnMut(&Path, &fs::Metadata) -> Result<()>) 
 
 #[cfg(test)]
 mod tests {
+    use anyhow::bail;
+
     use super::*;
 
     #[test]
@@ -88,7 +98,8 @@ mod tests {
             entries: 4,
             bytes: 300_000,
         };
-        assert_eq!(walk(dir.path()).unwrap(), seen);
-        assert_eq!(read_all(dir.path()).unwrap(), seen);
+        assert_eq!(walk(dir.path(), &|| Ok(())).unwrap(), seen);
+        assert_eq!(read_all(dir.path(), &|| Ok(())).unwrap(), seen);
+        assert!(walk(dir.path(), &|| bail!("stop")).is_err());
     }
 }

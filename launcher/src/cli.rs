@@ -9,7 +9,7 @@ use std::{
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser};
 
 use crate::{
-    commands::{self, Command},
+    commands::{self, Command, build::BuildRunArgs, exec::ExecArgs, run::RunArgs},
     context::Context,
     error::CliError,
     output::Output,
@@ -112,6 +112,9 @@ enum Parsed {
 }
 
 fn parse(args: Vec<OsString>) -> Result<Parsed, CliError> {
+    if let Some(cli) = parse_alone(&args) {
+        return Ok(Parsed::Command(Box::new(cli)));
+    }
     let parsed = command()
         .try_get_matches_from(args)
         .and_then(|matches| Cli::from_arg_matches(&matches));
@@ -124,6 +127,24 @@ fn parse(args: Vec<OsString>) -> Result<Parsed, CliError> {
         }
         Err(error) => Err(CliError::from_clap(&error)),
     }
+}
+
+/// Parses a command that is to start at once without the definitions of all others, which take longer
+/// to make than the rest of parsing. `None` for every other command, and for whatever is not a
+/// complete command, which the whole parser explains.
+fn parse_alone(args: &[OsString]) -> Option<Cli> {
+    let name = subcommand_in(args)?;
+    let define = match name {
+        "run" => RunArgs::augment_args,
+        "exec" => ExecArgs::augment_args,
+        "__build-run" => BuildRunArgs::augment_args,
+        _ => return None,
+    };
+    let matches = Global::augment_args(clap::Command::new("pellicle"))
+        .subcommand(define(clap::Command::new(name.to_owned())))
+        .try_get_matches_from(args)
+        .ok()?;
+    Cli::from_arg_matches(&matches).ok()
 }
 
 fn dispatch(cli: Cli, out: Output) -> Result<ExitCode, CliError> {
@@ -178,6 +199,35 @@ mod tests {
             let after = sub.get_after_help().map(ToString::to_string);
             let has = after.is_some_and(|text| text.contains("Example"));
             assert!(has, "{} --help has none", sub.get_name());
+        }
+    }
+
+    #[test]
+    fn a_command_parsed_alone_is_what_it_is_among_all() {
+        for line in [
+            "pellicle run --rm -it -e A=1 -v /a:/b:ro -m 5m image sh -c --version",
+            "pellicle --root /r run image",
+            "pellicle run --log-level debug --name n -u 1:2 image ls -la",
+            "pellicle exec -it --root /r c sh -c exit",
+            "pellicle run",
+            "pellicle run --help",
+            "pellicle run --no-such image",
+            "pellicle run --memory x image",
+            "pellicle exec c",
+            "pellicle --version run image",
+            "pellicle ps -a",
+            "pellicle",
+        ] {
+            let args: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            let whole = command()
+                .try_get_matches_from(&args)
+                .and_then(|matches| Cli::from_arg_matches(&matches));
+            match parse_alone(&args) {
+                Some(alone) => {
+                    assert_eq!(format!("{alone:?}"), format!("{:?}", whole.expect(line)));
+                }
+                None => assert!(whole.is_err() || line.ends_with("ps -a"), "{line}"),
+            }
         }
     }
 

@@ -5,6 +5,7 @@
 //! completion must work on a machine where nothing else does, and a start must cost no more than
 //! the program's own loading.
 
+pub mod build;
 pub mod cli;
 pub mod commands;
 pub mod container;
@@ -14,6 +15,8 @@ pub mod image;
 pub mod interrupt;
 pub mod mount;
 pub mod output;
+pub mod registry;
+pub mod transport;
 
 pub use cli::main;
 pub use context::Context;

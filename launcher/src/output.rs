@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::error::CliError;
 
@@ -115,6 +115,16 @@ impl Output {
             bar,
             bytes: AtomicU64::new(0),
             out: *self,
+            among: None,
+        }
+    }
+
+    /// Steps that go on at the same time, with a bar each.
+    #[must_use]
+    pub fn steps(&self) -> Steps {
+        Steps {
+            bars: MultiProgress::with_draw_target(ProgressDrawTarget::stderr()),
+            out: *self,
         }
     }
 
@@ -210,6 +220,38 @@ pub struct Step {
     bar: ProgressBar,
     bytes: AtomicU64,
     out: Output,
+    /// The bars that its own is one of.
+    among: Option<MultiProgress>,
+}
+
+/// Steps that go on at the same time.
+#[derive(Debug)]
+pub struct Steps {
+    bars: MultiProgress,
+    out: Output,
+}
+
+impl Steps {
+    /// As [`Output::step`].
+    #[must_use]
+    pub fn step(&self, what: impl Into<Cow<'static, str>>, total: Option<u64>) -> Step {
+        let mut step = self.out.step(what, total);
+        if !step.bar.is_hidden() {
+            self.bars.add(step.bar.clone());
+            step.among = Some(self.bars.clone());
+        }
+        step
+    }
+
+    /// As [`Output::note`].
+    pub fn note(&self, text: impl Display) {
+        self.bars.suspend(|| self.out.note(text));
+    }
+
+    /// As [`Output::warn`].
+    pub fn warn(&self, text: impl Display) {
+        self.bars.suspend(|| self.out.warn(text));
+    }
 }
 
 impl Step {
@@ -228,7 +270,12 @@ impl Step {
     /// Ends the step with one line of what came of it.
     pub fn done(self, result: impl Display) {
         self.bar.finish_and_clear();
-        self.out.note(format!("{}: {result}", self.what));
+        let tell = || self.out.note(format!("{}: {result}", self.what));
+        match &self.among {
+            // The other bars make room for the line.
+            Some(bars) => bars.suspend(tell),
+            None => tell(),
+        }
     }
 }
 

@@ -10,13 +10,16 @@ pub mod archive;
 mod command;
 mod fixture;
 mod leftovers;
+mod overlay;
 mod store;
 mod terminal;
+pub mod tree;
 mod who;
 
 pub use command::{Cmd, Outcome, Running};
 pub use fixture::{debian_layers, tools_image};
-pub use store::TestStore;
+pub use overlay::{Layers, OpenPolicy, Overlay, Way, unmount};
+pub use store::{TestStore, scratch};
 pub use terminal::Terminal;
 pub use who::Who;
 
@@ -47,19 +50,32 @@ pub fn skip(test: &str, why: &str) {
 /// If there is none.
 #[must_use]
 pub fn pellicle() -> PathBuf {
-    if let Some(path) = env::var_os("PELLICLE_BIN") {
-        return PathBuf::from(path);
-    }
+    env::var_os("PELLICLE_BIN").map_or_else(|| built("pellicle"), PathBuf::from)
+}
+
+/// The `pellicle-overlay` under test: `PELLICLE_OVERLAY_BIN`, else the one built beside this test
+/// binary; a copy that every user can execute.
+///
+/// # Panics
+/// If there is none.
+#[must_use]
+pub fn pellicle_overlay() -> PathBuf {
+    let program = env::var_os("PELLICLE_OVERLAY_BIN")
+        .map_or_else(|| built("pellicle-overlay"), PathBuf::from);
+    who::readable_copy(&program)
+}
+
+fn built(name: &str) -> PathBuf {
     // target/debug/deps/run-0123 -> target/debug/pellicle
     let exe = env::current_exe().expect("own path");
     let dir = exe
         .parent()
         .and_then(Path::parent)
         .expect("target directory");
-    let path = dir.join("pellicle");
+    let path = dir.join(name);
     assert!(
         path.is_file(),
-        "{} is missing: build it first (cargo build -p pellicle)",
+        "{} is missing: build it first (cargo build -p {name})",
         path.display()
     );
     path
@@ -72,6 +88,16 @@ pub fn repository() -> PathBuf {
         .parent()
         .expect("tests/ is in the repository")
         .to_path_buf()
+}
+
+/// Ends processes as a crash would.
+pub fn kill_9(processes: &[u32]) {
+    use nix::sys::signal::{Signal, kill};
+
+    for id in processes {
+        let id = i32::try_from(*id).expect("pid");
+        let _ = kill(nix::unistd::Pid::from_raw(id), Signal::SIGKILL);
+    }
 }
 
 /// Waits until `ready` gives something, at most `limit`.

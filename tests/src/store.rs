@@ -15,7 +15,8 @@ use tempfile::TempDir;
 use crate::{Cmd, Who, debian_layers, leftovers, pellicle, tools_image};
 
 /// Where tests put their files: `PELLICLE_TEST_SCRATCH`, else the temporary directory.
-pub(crate) fn scratch() -> PathBuf {
+#[must_use]
+pub fn scratch() -> PathBuf {
     env::var_os("PELLICLE_TEST_SCRATCH").map_or_else(env::temp_dir, PathBuf::from)
 }
 

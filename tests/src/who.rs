@@ -2,11 +2,10 @@
 
 use std::{
     env,
-    ffi::OsString,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
-    sync::OnceLock,
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use nix::unistd::{Uid, User, geteuid};
@@ -92,7 +91,7 @@ impl Who {
                 "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin",
             )
             .current_dir("/");
-        for name in ["PELLICLE_LOG", "RUST_BACKTRACE"] {
+        for name in ["PELLICLE_LOG", "PELLICLE_TRANSPORT", "RUST_BACKTRACE"] {
             if let Some(value) = env::var_os(name) {
                 command.env(name, value);
             }
@@ -101,33 +100,32 @@ impl Who {
     }
 }
 
-/// A path of `program` that every user can execute: a copy in /tmp if it is in a home directory or
-/// the like.
-fn readable_copy(program: &Path) -> OsString {
-    if program.is_relative() || !program.ends_with("pellicle") {
+/// A path of `program` that every user can execute: a copy in the scratch directory of what was
+/// built here, which may be in a home directory or the like.
+pub(crate) fn readable_copy(program: &Path) -> PathBuf {
+    let ours = ["pellicle", "pellicle-overlay"];
+    let name = program.file_name().and_then(|name| name.to_str());
+    let Some(name) = name.filter(|name| ours.contains(name) && program.is_absolute()) else {
         return program.into();
+    };
+    let data = std::fs::metadata(program).expect("the program is there");
+    let changed = data
+        .modified()
+        .ok()
+        .and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok())
+        .map_or(0, |d| d.as_nanos());
+    // One copy for all test processes of a build. Put in place by rename: they race.
+    let dir = crate::store::scratch().join(format!("pellicle-bin-{}-{changed}", data.len()));
+    let copy = dir.join(name);
+    if !copy.is_file() {
+        std::fs::create_dir_all(&dir).expect("scratch directory");
+        std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o755)).expect("chmod");
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let mine = NEXT.fetch_add(1, Ordering::Relaxed);
+        let part = dir.join(format!("part-{}-{mine}", std::process::id()));
+        std::fs::copy(program, &part).expect("copy of the program");
+        std::fs::set_permissions(&part, std::fs::Permissions::from_mode(0o755)).expect("chmod");
+        std::fs::rename(&part, &copy).expect("rename");
     }
-    static COPY: OnceLock<PathBuf> = OnceLock::new();
-    COPY.get_or_init(|| {
-        let data = std::fs::metadata(program).expect("the program is there");
-        let changed = data
-            .modified()
-            .ok()
-            .and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok())
-            .map_or(0, |d| d.as_nanos());
-        // One copy for all test processes of a build. Put in place by rename: they race.
-        let dir = crate::store::scratch().join(format!("pellicle-bin-{}-{changed}", data.len()));
-        let copy = dir.join("pellicle");
-        if !copy.is_file() {
-            std::fs::create_dir_all(&dir).expect("scratch directory");
-            std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o755)).expect("chmod");
-            let part = dir.join(format!("part-{}", std::process::id()));
-            std::fs::copy(program, &part).expect("copy of the program");
-            std::fs::set_permissions(&part, std::fs::Permissions::from_mode(0o755)).expect("chmod");
-            std::fs::rename(&part, &copy).expect("rename");
-        }
-        copy
-    })
-    .clone()
-    .into()
+    copy
 }

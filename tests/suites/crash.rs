@@ -2,26 +2,14 @@
 
 use std::{fs, time::Duration};
 
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
-use pellicle_tests::{TestStore, Who, wait_for};
+use nix::sys::signal::Signal;
+use pellicle_tests::{TestStore, Who, kill_9, wait_for};
 
 /// Numbers and a line of text into files of a directory, each number told on standard output once
 /// its file is written and closed. Started again it goes on behind what is there: a check beside it
 /// must not find a file that is being written anew. It pauses while there is a file `pause`, so that a
 /// slow check does not have it fill the disk meanwhile.
 const WRITER: &str = "mkdir -p /w; n=$(ls /w | wc -l); while :; do test -e /acks/pause && sleep 0.1 && continue; n=$((n+1)); echo $n content of $n > /w/$n && echo $n >> /acks/acked || exit; done";
-
-fn kill_9(processes: &[u32]) {
-    for id in processes {
-        let _ = kill(
-            Pid::from_raw(i32::try_from(*id).expect("pid")),
-            Signal::SIGKILL,
-        );
-    }
-}
 
 #[test]
 fn what_was_written_before_the_supervisor_was_killed_is_there_on_the_next_start() {

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use pellicle_tests::{TestStore, Who, skip};
+use pellicle_tests::{TestStore, Who, kill_9, skip, wait_for};
 
 /// Runs `script` in a container of Debian as an ordinary user; gives its output and diff.
 fn in_debian(test: &str, script: &str) -> Option<(TestStore, String, BTreeSet<String>)> {
@@ -209,4 +209,87 @@ wait; sqlite3 db 'pragma integrity_check; select count(*) > 13000 from t; vacuum
     has(&diff, &["A /var/lib/app/db"]);
     only(&diff, &["/var/lib/app", "/tmp", "/var/tmp"]);
     unseen_by_others(&s, "/var/lib/app/db");
+}
+
+/// Works on four things at once, and notes in /acks what is done: nothing that is noted may be gone or
+/// wrong when it is started anew. Its first deed is to see to that.
+const AT_WORK: &str = r#"
+cd /srv
+if [ ! -e source.tar ]; then
+  mkdir source
+  for i in $(seq 400); do echo "content of $i" >source/$i; ln -s $i source/link-$i; done
+  tar cf source.tar source
+  git init -q repo; git -C repo config user.name n; git -C repo config user.email e@x
+  sqlite3 bank.db 'PRAGMA journal_mode=WAL; CREATE TABLE t(n INTEGER PRIMARY KEY, text);' >/dev/null
+  touch ready
+else
+  bad=
+  for i in $(tail -n 12 /acks/tar); do diff -r --no-dereference source t$i/source >/dev/null || bad="$bad t$i"; done
+  for n in $(cat /acks/sql); do echo "SELECT CASE (SELECT text FROM t WHERE n=$n) WHEN 'row $n' THEN '' ELSE 'row $n' END;"; done >q.sql
+  bad="$bad $(sqlite3 bank.db <q.sql | grep . | head -3)"
+  [ "$(sqlite3 bank.db 'PRAGMA integrity_check')" = ok ] || bad="$bad integrity"
+  rm -f repo/.git/*.lock repo/.git/refs/heads/*.lock
+  git -C repo fsck --full >/acks/fsck 2>&1 || bad="$bad fsck"
+  for c in $(cat /acks/git); do git -C repo cat-file -e "$c" || bad="$bad $c"; done
+  for i in $(cat /acks/gcc); do [ "$(./prog$i)" = "program $i" ] || bad="$bad prog$i"; done
+  echo "${bad// /}" >/acks/result.new; mv /acks/result.new /acks/result
+fi
+from=$(cat /acks/round 2>/dev/null || echo 0); echo $((from + 100000)) >/acks/round
+( for ((i = from; ; i++)); do mkdir t$i; tar xf source.tar -C t$i; echo $i >>/acks/tar; done ) &
+( for ((i = from; ; i++)); do sqlite3 bank.db "INSERT INTO t VALUES($i, 'row $i');" && echo $i >>/acks/sql; done ) &
+( for ((i = from; ; i++)); do echo $i >repo/f$((i % 50)); git -C repo add -A; git -C repo commit -qm "$i"; git -C repo rev-parse HEAD >>/acks/git; done ) &
+( for ((i = from; ; i++)); do printf '#include <stdio.h>\nint main() { puts("program %d"); }\n' $i >p.c; gcc -o prog$i p.c && echo $i >>/acks/gcc; done ) &
+wait
+"#;
+
+#[test]
+fn nothing_that_was_done_is_lost_when_the_supervisor_is_killed_in_the_middle() {
+    let test = "nothing_that_was_done_is_lost_when_the_supervisor_is_killed_in_the_middle";
+    if let Some(why) = Who::User.missing() {
+        return skip(test, &why);
+    }
+    let Some(s) = TestStore::with_debian(Who::User) else {
+        return skip(
+            test,
+            "the Debian image could not be made: no mirror answers",
+        );
+    };
+    let acks = s.directory("acks");
+    let done = |what: &str| {
+        let text = std::fs::read_to_string(acks.join(what)).unwrap_or_default();
+        text.lines().count()
+    };
+    let bind = format!("{}:/acks", acks.display());
+    s.cmd(["run", "-d", "--name", "work", "-v", &bind, "debian"])
+        .args(["bash", "-c", AT_WORK])
+        .ok();
+    for round in 0..3 {
+        let all = ["tar", "sql", "git", "gcc"];
+        let before = all.map(done);
+        wait_for("some of everything", Duration::from_secs(120), || {
+            let some = all.iter().zip(before).all(|(what, n)| done(what) > n + 3);
+            some.then_some(())
+        });
+        let servers = s.servers();
+        assert!(!servers.is_empty(), "no supervisor in round {round}");
+        kill_9(&servers);
+        wait_for("the container to end", Duration::from_secs(10), || {
+            let left = s.leftovers();
+            left.iter().all(|l| !l.starts_with("process")).then_some(())
+        });
+        // A last line that the kill has torn says nothing.
+        for what in all {
+            let text = std::fs::read_to_string(acks.join(what)).expect("acks");
+            let whole = text.rfind('\n').map_or("", |at| &text[..=at]);
+            std::fs::write(acks.join(what), whole).expect("write");
+        }
+        s.cmd(["start", "work"]).ok();
+        let result = acks.join("result");
+        let bad = wait_for("it to be checked", Duration::from_secs(120), || {
+            std::fs::read_to_string(&result).ok()
+        });
+        assert_eq!(bad.trim(), "", "round {round}");
+        std::fs::remove_file(result).expect("remove");
+    }
+    s.cmd(["rm", "-f", "work"]).ok();
 }

@@ -1,182 +1,171 @@
-//! The file systems that are compared: ours, kernel overlayfs, a plain directory.
+//! The file systems that are compared, by the names they have on the command line.
+//!
+//! | name | what |
+//! |---|---|
+//! | `plain` | the merged tree on the host's file system |
+//! | `overlayfs` | the kernel's; in a user namespace with `userxattr` |
+//! | `fuse-overlayfs-VERSION` | each version that is found or named |
+//! | `pellicle-TRANSPORT[-OPENS][-ro]` | the native one: a store's tree under a journal |
+//! | `overlay-UPPER-TRANSPORT` | `pellicle-overlay` over host directories |
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+mod choose;
+mod dropin;
+mod fuse_overlayfs;
+mod mounted;
+mod native;
+pub(crate) mod overlayfs;
+mod plain;
+pub(crate) mod ring;
+pub(crate) mod serve;
 
-use anyhow::{Context as _, Result};
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use std::path::PathBuf;
 
-use crate::setup::{Setup, succeed};
+use anyhow::Result;
 
-/// A way to see the image's merged tree.
-pub(crate) enum Driver {
-    /// `pellicle mount` of the imported image.
-    Ours {
-        /// The image's name.
-        image: &'static str,
+pub(crate) use choose::{all, choose, defaults};
+pub(crate) use mounted::{Mounted, Place, messages, unmount_all_under};
+
+use crate::setup::{Setup, Stack};
+
+/// Which way a server of ours takes requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Transport {
+    /// io_uring
+    Ring,
+    /// /dev/fuse
+    Dev,
+}
+
+impl Transport {
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Transport::Ring => "ring",
+            Transport::Dev => "dev",
+        }
+    }
+}
+
+/// What opening a file means to a server of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Opens {
+    /// No message
+    Silent,
+    /// Two messages
+    Answered,
+    /// The kernel gets the host's file
+    Passthrough,
+}
+
+/// How `pellicle-overlay` keeps changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Upper {
+    Journal,
+    Dir,
+}
+
+/// A way to lay a writable layer over a stack.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Plain,
+    Overlayfs,
+    FuseOverlayfs(PathBuf),
+    Native {
+        transport: Transport,
+        opens: Opens,
+        read_only: bool,
     },
-    /// Kernel overlayfs over the unpacked layers.
-    Overlay {
-        /// Lowest first.
-        lower: Vec<PathBuf>,
+    DropIn {
+        upper: Upper,
+        transport: Transport,
     },
-    /// The merged tree on the host's file system.
-    Plain {
-        /// Where it is.
-        dir: PathBuf,
-    },
+}
+
+/// One of them, with its name in reports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Driver {
+    pub(crate) name: String,
+    pub(crate) kind: Kind,
 }
 
 impl Driver {
-    /// All that can be had: ours first, then the reference. With the reasons for what cannot.
-    pub(crate) fn all(setup: &mut Setup) -> Result<(Vec<Driver>, Vec<String>)> {
-        let image = if setup.path("store").is_dir() {
-            "bench"
-        } else {
-            setup.import("store", false)?
-        };
-        let mut drivers = vec![Driver::Ours { image }];
-        if nix::unistd::geteuid().is_root() {
-            drivers.push(Driver::Overlay {
-                lower: setup.lower_directories()?,
-            });
-            drivers.push(Driver::Plain {
-                dir: setup.merged()?,
-            });
-            Ok((drivers, Vec::new()))
-        } else {
-            Ok((
-                drivers,
-                vec!["kernel overlayfs and the plain directory need root".to_owned()],
-            ))
+    fn named(kind: Kind, name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            kind,
         }
     }
 
-    /// As it is named in reports.
-    pub(crate) fn name(&self) -> &'static str {
-        match self {
-            Driver::Ours { .. } => "pellicle",
-            Driver::Overlay { .. } => "kernel overlayfs",
-            Driver::Plain { .. } => "plain directory",
-        }
+    /// Whether it is Pellicle.
+    pub(crate) fn ours(&self) -> bool {
+        matches!(self.kind, Kind::Native { .. } | Kind::DropIn { .. })
     }
 
-    /// Makes the tree visible, anew: nothing is in the kernel's caches for this mount yet (a plain
-    /// directory has no such moment).
-    pub(crate) fn mount(&self, setup: &Setup) -> Result<Mounted> {
-        let at = setup.directory("mnt", false)?;
-        match self {
-            Driver::Ours { image } => Mounted::ours(setup, "store", image, &at),
-            Driver::Overlay { lower } => Mounted::overlay(lower, &at),
-            Driver::Plain { dir } => Ok(Mounted {
-                at: dir.clone(),
-                how: How::Nothing,
-            }),
-        }
-    }
-}
-
-enum How {
-    Nothing,
-    Kernel,
-    Ours(std::process::Command),
-}
-
-/// A tree that can be seen at [`at`](Self::at) until it is unmounted or dropped.
-pub(crate) struct Mounted {
-    at: PathBuf,
-    how: How,
-}
-
-impl Mounted {
-    /// `pellicle mount IMAGE AT` from `store`.
-    pub(crate) fn ours(setup: &Setup, store: &str, image: &str, at: &Path) -> Result<Self> {
-        succeed(setup.pellicle(store).arg("mount").arg(image).arg(at))?;
-        let mut umount = setup.pellicle(store);
-        umount.arg("umount").arg(at);
-        Ok(Self {
-            at: at.to_path_buf(),
-            how: How::Ours(umount),
-        })
-    }
-
-    /// Kernel overlayfs, read-only, over `lower` (lowest first).
-    pub(crate) fn overlay(lower: &[PathBuf], at: &Path) -> Result<Self> {
-        let stack: Vec<String> = lower
-            .iter()
-            .rev()
-            .map(|d| d.to_string_lossy().into_owned())
-            .collect();
-        let options = format!("lowerdir={}", stack.join(":"));
-        mount(
-            Some("overlay"),
-            at,
-            Some("overlay"),
-            MsFlags::MS_RDONLY,
-            Some(options.as_str()),
+    /// Whether nothing can be changed in it.
+    pub(crate) fn read_only(&self) -> bool {
+        matches!(
+            self.kind,
+            Kind::Native {
+                read_only: true,
+                ..
+            }
         )
-        .with_context(|| format!("cannot mount overlay with {options}"))?;
-        Ok(Self {
-            at: at.to_path_buf(),
-            how: How::Kernel,
-        })
     }
 
-    /// Where the tree is.
-    pub(crate) fn at(&self) -> &Path {
-        &self.at
+    /// Whether it needs FUSE over io_uring.
+    pub(crate) fn wants_ring(&self) -> bool {
+        matches!(
+            self.kind,
+            Kind::Native {
+                transport: Transport::Ring,
+                ..
+            } | Kind::DropIn {
+                transport: Transport::Ring,
+                ..
+            }
+        )
     }
 
-    /// Unmounts, and says if that fails.
-    pub(crate) fn unmount(mut self) -> Result<()> {
-        self.end()
+    /// Why it cannot be had here, if so.
+    pub(crate) fn missing(&self, setup: &Setup) -> Option<String> {
+        if self.wants_ring() && !ring::is_on() {
+            return Some(ring::HOW.to_owned());
+        }
+        match &self.kind {
+            Kind::Overlayfs => overlayfs::missing(setup),
+            Kind::Native {
+                opens: Opens::Passthrough,
+                ..
+            } if setup.who != crate::setup::Who::Root => {
+                Some("passthrough needs root of the machine".to_owned())
+            }
+            _ => None,
+        }
     }
 
-    fn end(&mut self) -> Result<()> {
-        match std::mem::replace(&mut self.how, How::Nothing) {
-            How::Nothing => Ok(()),
-            How::Kernel => umount2(&self.at, MntFlags::empty())
-                .with_context(|| format!("cannot unmount {}", self.at.display())),
-            How::Ours(mut command) => succeed(&mut command),
+    /// Lays it over `stack`, anew: nothing is in the kernel's caches for this mount yet (a plain
+    /// directory has no such moment). What `changes` says is whether the workload changes files
+    /// that the stack has.
+    pub(crate) fn mount(&self, setup: &mut Setup, stack: &Stack, changes: bool) -> Result<Mounted> {
+        match &self.kind {
+            Kind::Plain => plain::mount(setup, stack, changes),
+            Kind::Overlayfs => overlayfs::mount(setup, stack),
+            Kind::FuseOverlayfs(program) => fuse_overlayfs::mount(setup, stack, program),
+            Kind::Native {
+                transport,
+                opens,
+                read_only,
+            } => native::mount(setup, stack, *transport, *opens, *read_only),
+            Kind::DropIn { upper, transport } => dropin::mount(setup, stack, *upper, *transport),
         }
     }
 }
 
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let mounted = !matches!(self.how, How::Nothing);
-        if self.end().is_err() && mounted {
-            let _ = umount2(&self.at, MntFlags::MNT_DETACH);
-        }
-    }
-}
-
-/// The resident memory, in MiB, of the server of the mount at `at`.
-pub(crate) fn server_memory(at: &Path) -> Result<f64> {
-    let needle = at.as_os_str().as_encoded_bytes();
-    for entry in fs::read_dir("/proc")?.flatten() {
-        let numeric = entry
-            .file_name()
-            .to_string_lossy()
-            .bytes()
-            .all(|b| b.is_ascii_digit());
-        let cmdline = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        // By the file it executes: the command line may begin with another name for it.
-        let ours =
-            fs::read_link(entry.path().join("exe")).is_ok_and(|exe| exe.ends_with("pellicle"));
-        if !numeric || !ours || !cmdline.windows(needle.len()).any(|w| w == needle) {
-            continue;
-        }
-        let status = fs::read_to_string(entry.path().join("status"))?;
-        let kib = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
-            .and_then(|rest| rest.split_whitespace().next())
-            .and_then(|n| n.parse::<f64>().ok())
-            .context("no VmRSS")?;
-        return Ok(kib / 1024.0);
-    }
-    anyhow::bail!("no pellicle process serves {}", at.display())
+/// `lowerdir=` as overlayfs and those like it take it: the highest first.
+fn lower_option(dirs: &[PathBuf]) -> String {
+    let dirs: Vec<String> = dirs
+        .iter()
+        .rev()
+        .map(|dir| dir.to_string_lossy().into_owned())
+        .collect();
+    format!("lowerdir={}", dirs.join(":"))
 }

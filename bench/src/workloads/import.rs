@@ -10,61 +10,67 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use indicatif::ProgressBar;
 
-use super::{mount_size::header, turned};
+use super::{Host, Plan};
 use crate::{
-    report::Measured,
-    setup::{Setup, succeed},
-    stats::sample,
+    measure::{Entrant, Rounds, Sample, interleave},
+    model::Measured,
+    setup::{Setup, Tar, succeed},
+    stats::Random,
 };
 
 const LAYER_BYTES: u64 = 500_000_000;
+const STORE: &str = "import-store";
+const LEAST: &str = "gzip | sha256sum";
 
-pub(super) fn measure(
-    titles: (&'static str, &'static str),
-    setup: &mut Setup,
-    rounds: u32,
-    bar: &ProgressBar,
-) -> Result<Measured> {
-    bar.set_message(format!("{}: making a layer of 500 MB", titles.0));
-    let layer = layer(setup)?;
-    // Into the page cache: the disk is not what is compared.
-    std::io::copy(&mut File::open(&layer)?, &mut std::io::sink())?;
-    let names = ["pellicle", "gzip | sha256sum"];
-    let mut samples: Vec<(String, Vec<f64>)> = names
-        .iter()
-        .map(|n| ((*n).to_owned(), Vec::new()))
-        .collect();
-    for round in 0..rounds {
-        for n in turned(names.len(), round) {
-            let (Some(name), Some((_, taken))) = (names.get(n), samples.get_mut(n)) else {
-                continue;
-            };
-            bar.set_message(format!(
-                "{}: round {} of {rounds}, {name}",
-                titles.0,
-                round + 1
-            ));
-            // What earlier rounds wrote is not to be written back during this one.
-            nix::unistd::sync();
-            let start = Instant::now();
-            if n == 0 {
-                succeed(
-                    setup
-                        .pellicle("import-store")
-                        .arg("import")
-                        .arg(&layer)
-                        .arg("large"),
-                )?;
-            } else {
-                decompress_and_hash(&layer)?;
-            }
-            taken.push(sample(start.elapsed()));
-            let _ = fs::remove_dir_all(setup.path("import-store"));
-        }
+pub(super) struct Import;
+
+impl Host for Import {
+    fn name(&self) -> String {
+        "import".to_owned()
     }
-    Ok(Measured::new(titles, samples, "gzip | sha256sum", 1.5))
+
+    fn about(&self) -> String {
+        "importing a gzip layer of 500 MB, against `gzip -dc | sha256sum`".to_owned()
+    }
+
+    fn measure(&self, setup: &mut Setup, plan: &Plan) -> Result<Measured> {
+        setup.say(format!("{}: making a layer of 500 MB", self.name()))?;
+        let layer = layer(setup)?;
+        // Into the page cache: the disk is not what is compared.
+        std::io::copy(&mut File::open(&layer)?, &mut std::io::sink())?;
+        let entrants = [Entrant::new("pellicle", true), Entrant::new(LEAST, false)];
+        let rounds = Rounds {
+            count: plan.rounds,
+            warm_up: false,
+        };
+        let (rows, left_out) =
+            interleave(setup, &self.name(), &entrants, rounds, LEAST, |setup, n| {
+                // What earlier rounds wrote is not to be written back during this one.
+                nix::unistd::sync();
+                let start = Instant::now();
+                if n == 0 {
+                    succeed(setup.pellicle(STORE).arg("import").arg(&layer).arg("large"))?;
+                } else {
+                    decompress_and_hash(&layer)?;
+                }
+                let seconds = start.elapsed().as_secs_f64();
+                let _ = fs::remove_dir_all(setup.path(STORE));
+                Ok(Sample {
+                    seconds,
+                    ..Sample::default()
+                })
+            })?;
+        Ok(Measured {
+            workload: self.name(),
+            about: self.about(),
+            reference: LEAST.to_owned(),
+            floor: Some(1.5),
+            point: None,
+            rows,
+            left_out,
+        })
+    }
 }
 
 fn decompress_and_hash(layer: &Path) -> Result<()> {
@@ -73,7 +79,7 @@ fn decompress_and_hash(layer: &Path) -> Result<()> {
         .arg(layer)
         .stdout(Stdio::piped())
         .spawn()
-        .context("gzip")?;
+        .context("cannot run gzip")?;
     let out = gzip.stdout.take().context("gzip's output")?;
     succeed(Command::new("sha256sum").stdin(out))?;
     if !gzip.wait()?.success() {
@@ -106,12 +112,14 @@ fn layer(setup: &mut Setup) -> Result<PathBuf> {
         .stdin(Stdio::piped())
         .stdout(out.into_inner()?.try_clone()?)
         .spawn()
-        .context("gzip")?;
+        .context("cannot run gzip")?;
     gzip.stdin
         .take()
         .context("gzip's input")?
         .write_all(&[0; 1024])?;
-    gzip.wait()?;
+    if !gzip.wait()?.success() {
+        bail!("gzip failed");
+    }
     fs::remove_file(&filler)?;
     fs::rename(&part, &path)?;
     Ok(path)
@@ -142,7 +150,7 @@ while data.read(1 << 20): pass
         .arg(file)
         .stdout(out.get_ref().try_clone()?)
         .status()
-        .context("sh")?;
+        .context("cannot run sh")?;
     if !status.success() {
         bail!("cannot compress {}", file.display());
     }
@@ -150,27 +158,16 @@ while data.read(1 << 20): pass
 }
 
 /// Writes a tar, without an end mark, of about `bytes` bytes in files of 1 KiB to 4 MiB that no
-/// compressor shrinks. The same bytes every time.
+/// compressor shrinks.
 fn write_filler(path: &Path, bytes: u64) -> Result<()> {
-    let mut out = BufWriter::with_capacity(1 << 20, File::create(path)?);
-    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
-    let mut next = || {
-        // xorshift64 (Marsaglia 2003)
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state
-    };
+    let mut tar = Tar::create(path)?;
+    let mut random = Random::new(0x9E37_79B9_7F4A_7C15);
     let (mut written, mut number) = (0, 0);
     while written < bytes {
-        let size = 1024_u64 << (next() % 13);
-        header(&mut out, &format!("filler/{number}"), b'0', size)?;
-        for _ in 0..size / 8 {
-            out.write_all(&next().to_le_bytes())?;
-        }
+        let size = 1024_u64 << random.below(13);
+        tar.file(&format!("filler/{number}"), size, &mut random)?;
         written += size + 512;
         number += 1;
     }
-    out.flush()?;
-    Ok(())
+    tar.finish(false)
 }

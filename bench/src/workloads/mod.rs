@@ -1,93 +1,130 @@
-//! What is measured.
+//! What is measured: work in a tree, which every driver shows, and work that other programs do as
+//! well (starting containers, importing images).
 
+mod append;
+mod change;
+mod containers;
+mod custom;
+mod depth;
+mod engine;
+mod fio;
+mod first_byte;
+mod fsync;
+mod git;
 mod import;
+mod import_image;
+mod large_directory;
 mod launch;
 mod mount_size;
-mod tree;
+mod peers;
+mod remove;
+mod rename;
+mod sqlite;
+mod startup;
+mod untar;
+mod walk;
 
-use anyhow::Result;
-use clap::ValueEnum;
-use indicatif::ProgressBar;
+use anyhow::{Result, bail};
 
-use crate::{report::Measured, setup::Setup};
+pub(crate) use custom::Custom;
+use engine::{Caches, Round, Tree, Work, Writes};
+
+use crate::{drivers::Driver, model::Measured, setup::Setup};
+
+/// How a run measures.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) rounds: u32,
+    pub(crate) rootless: bool,
+    pub(crate) drivers: Vec<Driver>,
+    pub(crate) reference: String,
+}
+
+/// Work that is not in a mount of ours and our peers'.
+pub(crate) trait Host {
+    fn name(&self) -> String;
+    fn about(&self) -> String;
+    fn measure(&self, setup: &mut Setup, plan: &Plan) -> Result<Measured>;
+}
 
 /// A workload.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Workload {
-    /// First walk of a fresh mount
-    WalkFresh,
-    /// Walk again
-    WalkWarm,
-    /// Read everything again
-    ReadWarm,
-    /// Start a container
-    RunTrue,
-    /// Mount a large image
-    MountSize,
-    /// Import a large layer
-    Import,
+    Tree(Box<Tree>),
+    Host(Box<dyn Host>),
 }
 
 impl Workload {
     /// As it is named on the command line.
-    pub(crate) fn name(self) -> &'static str {
-        self.titles().0
-    }
-
-    /// What it measures, in a line.
-    pub(crate) fn about(self) -> &'static str {
-        self.titles().1
-    }
-
-    /// Name and line.
-    fn titles(self) -> (&'static str, &'static str) {
+    pub(crate) fn name(&self) -> String {
         match self {
-            Workload::WalkFresh => (
-                "walk-fresh",
-                "readdir and lstat of everything in a fresh mount of the image",
-            ),
-            Workload::WalkWarm => ("walk-warm", "the same again in the same mount"),
-            Workload::ReadWarm => (
-                "read-warm",
-                "open, read and close every file, for the second time in the mount",
-            ),
-            Workload::RunTrue => (
-                "run-true",
-                "`run --rm IMAGE /bin/true` rootless, against bubblewrap on the same root",
-            ),
-            Workload::MountSize => (
-                "mount-size",
-                "mounting an image of 1,000,000 entries, against one of 1,000",
-            ),
-            Workload::Import => (
-                "import",
-                "importing a gzip layer of 500 MB, against `gzip -dc | sha256sum`",
-            ),
+            Workload::Tree(tree) => tree.name.clone(),
+            Workload::Host(host) => host.name(),
         }
     }
 
-    /// Measures it.
-    pub(crate) fn measure(
-        self,
-        setup: &mut Setup,
-        rounds: u32,
-        bar: &ProgressBar,
-    ) -> Result<Measured> {
+    /// What it measures, in a line.
+    pub(crate) fn about(&self) -> String {
         match self {
-            Workload::WalkFresh | Workload::WalkWarm | Workload::ReadWarm => {
-                tree::measure(self, self.titles(), setup, rounds, bar)
-            }
-            Workload::RunTrue => launch::measure(self.titles(), setup, rounds, bar),
-            Workload::MountSize => mount_size::measure(self.titles(), setup, rounds, bar),
-            Workload::Import => import::measure(self.titles(), setup, rounds, bar),
+            Workload::Tree(tree) => tree.about.clone(),
+            Workload::Host(host) => host.about(),
+        }
+    }
+
+    /// Whether it is done in the image of tools/image, as far as trees go.
+    pub(crate) fn needs_image(&self) -> bool {
+        matches!(self, Workload::Tree(tree) if tree.needs_image())
+    }
+
+    /// Measures it.
+    pub(crate) fn measure(&self, setup: &mut Setup, plan: &Plan) -> Result<Measured> {
+        match self {
+            Workload::Tree(tree) => tree.measure(setup, plan),
+            Workload::Host(host) => host.measure(setup, plan),
         }
     }
 }
 
-/// The order of `count` drivers in `round`: turned by one each time, so that none is always first.
-fn turned(count: usize, round: u32) -> impl Iterator<Item = usize> {
-    let start = round as usize % count.max(1);
-    (0..count).map(move |n| (n + start) % count.max(1))
+/// All of them, in the order of issue 4's table.
+pub(crate) fn all() -> Vec<Workload> {
+    let trees = [
+        walk::all(),
+        git::status(),
+        startup::all(),
+        untar::all(),
+        git::clone(),
+        remove::all(),
+        append::all(),
+        change::all(),
+        first_byte::all(),
+        fio::all(),
+        fsync::all(),
+        sqlite::all(),
+        rename::all(),
+        depth::all(),
+        large_directory::all(),
+    ];
+    let trees = trees.into_iter().flatten();
+    let mut all: Vec<Workload> = trees.map(|tree| Workload::Tree(Box::new(tree))).collect();
+    all.extend(launch::all().map(Workload::Host));
+    all.extend(containers::all().map(Workload::Host));
+    all.push(Workload::Host(Box::new(mount_size::MountSize)));
+    all.push(Workload::Host(Box::new(import::Import)));
+    all.push(Workload::Host(Box::new(import_image::ImportImage)));
+    all
+}
+
+/// Those that `words` name: a name, or a series (`first-byte`, `depth`).
+pub(crate) fn choose(all: Vec<Workload>, words: &[String]) -> Result<Vec<Workload>> {
+    let fits = |name: &str, word: &str| name == word || name.starts_with(&format!("{word}/"));
+    for word in words {
+        if !all.iter().any(|workload| fits(&workload.name(), word)) {
+            bail!("no workload is called {word}: `pellicle-bench list` shows what there is");
+        }
+    }
+    let chosen = all
+        .into_iter()
+        .filter(|workload| words.iter().any(|word| fits(&workload.name(), word)));
+    Ok(chosen.collect())
 }
 
 #[cfg(test)]
@@ -95,13 +132,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_driver_has_its_turn_in_every_round_and_another_goes_first() {
-        for round in 0..4 {
-            let mut order: Vec<usize> = turned(3, round).collect();
-            assert_eq!(order.first(), Some(&(round as usize % 3)));
-            order.sort_unstable();
-            assert_eq!(order, [0, 1, 2]);
-        }
-        assert_eq!(turned(0, 1).count(), 0);
+    fn no_two_workloads_have_one_name() {
+        let mut names: Vec<String> = all().iter().map(Workload::name).collect();
+        let count = names.len();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), count);
+        assert!(all().iter().all(|workload| !workload.about().is_empty()));
+    }
+
+    #[test]
+    fn a_series_is_chosen_by_its_name_and_nonsense_is_refused() {
+        let names = |words: &[&str]| -> Result<Vec<String>> {
+            let words: Vec<String> = words.iter().map(|w| (*w).to_owned()).collect();
+            let chosen = choose(all(), &words)?;
+            Ok(chosen.iter().map(Workload::name).collect())
+        };
+        assert_eq!(names(&["untar"]).unwrap(), ["untar"]);
+        assert!(names(&["first-byte"]).unwrap().len() > 4);
+        assert!(names(&["first"]).unwrap_err().to_string().contains("first"));
     }
 }

@@ -6,7 +6,16 @@ use fuser::{FileAttr, FileType, INodeNo, TimeOrNow};
 use pellicle_union::{Attr, Device, FileKind, Time};
 
 /// What `st_blksize` says: programs read and write in units of it.
-const BLOCK_SIZE: u32 = 4096;
+pub(crate) const BLOCK_SIZE: u32 = 4096;
+
+/// How long the kernel keeps what it is told: 136 years. More seconds than 32 bits hold are not
+/// safe on every kernel that runs on 32-bit machines.
+pub(crate) const FOREVER_SECONDS: u64 = u32::MAX as u64;
+
+/// The permission bits of a wire mode.
+pub(crate) fn perm(mode: u32) -> u16 {
+    (mode & 0o7777) as u16
+}
 
 pub(crate) fn kind(kind: FileKind) -> FileType {
     match kind {

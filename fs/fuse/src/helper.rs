@@ -92,21 +92,25 @@ pub(crate) fn unmount(dir: &Path, lazy: bool) -> Result<(), FuseError> {
 }
 
 fn option_text(options: &MountOptions) -> String {
-    let mut text = String::from(if options.read_only { "ro" } else { "rw" });
-    text.push_str(",nodev,default_permissions,subtype=pellicle");
-    if options.no_suid {
-        text.push_str(",nosuid");
+    let mut text = String::from("rw,default_permissions");
+    for (word, _) in options.flags() {
+        text.push(',');
+        text.push_str(word);
     }
     if options.allow_other {
         text.push_str(",allow_other");
     }
-    text.push_str(",fsname=");
-    for c in options.fs_name.chars() {
-        // The helper splits at commas and takes a backslash off (libfuse, `get_string_opt`).
-        if matches!(c, ',' | '\\') {
-            text.push('\\');
+    for (key, value) in [("subtype", &options.subtype), ("fsname", &options.fs_name)] {
+        text.push(',');
+        text.push_str(key);
+        text.push('=');
+        for c in value.chars() {
+            // The helper splits at commas and takes a backslash off (libfuse, `get_string_opt`).
+            if matches!(c, ',' | '\\') {
+                text.push('\\');
+            }
+            text.push(c);
         }
-        text.push(c);
     }
     text
 }

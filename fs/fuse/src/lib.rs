@@ -8,19 +8,29 @@
 //! [`mount_here`] or [`mount_with_helper`] give a descriptor; [`serve`] answers on it until
 //! somebody unmounts ([`unmount`]), which is when [`Server::join`] returns.
 
-mod adapter;
+mod caller;
 mod convert;
+mod dev;
 mod error;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod helper;
 mod init;
 mod listing;
 mod mount;
 mod operations;
 mod passthrough;
+mod ring;
 mod server;
+mod spin;
 mod stats;
+mod transport;
+mod view;
+mod watch;
 
 pub use error::FuseError;
 pub use mount::{MountOptions, mount_here, mount_with_helper, unmount};
-pub use server::{ServeOptions, Server, serve};
-pub use stats::{Message, Stats};
+pub use server::{Opens, SERVER_XATTR, ServeOptions, Server, serve};
+pub use stats::{Message, Stats, Tally};
+pub use transport::{Served, Transport};
+pub use view::{IdMap, IdRange, View};

@@ -4,46 +4,33 @@
 //! has and the union does not list come first: offset 0 is before `.`, 1 after it, 2 after `..`,
 //! and beyond that the union's own positions follow, moved up by 2.
 
-use std::{ffi::OsStr, ops::ControlFlow, os::unix::ffi::OsStrExt};
+use std::ops::ControlFlow;
 
-use fuser::{INodeNo, ReplyDirectory, ReplyDirectoryPlus};
-use pellicle_union::{Error, FileKind, Ino, Union};
-
-use crate::{
-    adapter::{FOREVER, GENERATION},
-    convert,
-};
+use pellicle_union::{Attr, Error, FileKind, Ino, Union};
 
 /// How far the union's positions are moved up.
 const DOTS: u64 = 2;
 
-/// Fills `reply` with names and kinds.
+/// Gives names, inodes, kinds and following offsets to `add` until that says it is full.
 pub(crate) fn plain(
     union: &Union,
     dir: Ino,
     offset: u64,
-    reply: &mut ReplyDirectory,
+    mut add: impl FnMut(&[u8], Ino, FileKind, u64) -> bool,
 ) -> Result<(), Error> {
-    let mut full = false;
     walk(union, dir, offset, &mut |name, ino, kind, next| {
-        full = full
-            || reply.add(
-                INodeNo(ino.0),
-                next,
-                convert::kind(kind),
-                OsStr::from_bytes(name),
-            );
-        Ok(!full)
+        Ok(!add(name, ino, kind, next))
     })
 }
 
-/// Fills `reply` with names and attributes; each entry that fits counts as a lookup, but for `.`
-/// and `..`, which the kernel does not link (`fuse_direntplus_link` in `fs/fuse/readdir.c`).
+/// Gives names, attributes and following offsets to `add` until that says it is full. Each entry
+/// that fits counts as a lookup, but for `.` and `..`, which the kernel does not link
+/// (`fuse_direntplus_link` in `fs/fuse/readdir.c`).
 pub(crate) fn plus(
     union: &Union,
     dir: Ino,
     offset: u64,
-    reply: &mut ReplyDirectoryPlus,
+    mut add: impl FnMut(&[u8], &Attr, u64) -> bool,
 ) -> Result<(), Error> {
     walk(union, dir, offset, &mut |name, ino, _, next| {
         let attr = match union.attr(ino) {
@@ -52,14 +39,7 @@ pub(crate) fn plus(
             Err(Error::NotFound) => return Ok(true),
             Err(e) => return Err(e),
         };
-        let full = reply.add(
-            INodeNo(ino.0),
-            next,
-            OsStr::from_bytes(name),
-            &FOREVER,
-            &convert::attr(&attr),
-            GENERATION,
-        );
+        let full = add(name, &attr, next);
         if !full && !is_dots(name) {
             union.remember(ino);
         }

@@ -32,6 +32,40 @@ pub struct MountOptions {
     /// container needs them and is held by its user namespace or its own `no_new_privs`.
     /// The helper always sets it for users other than root.
     pub no_suid: bool,
+    /// What follows `fuse.` in the type that `mount` and `/proc/mounts` show; the name of the
+    /// program that serves, by custom.
+    pub subtype: String,
+    /// Let device nodes work as devices. Real root only; elsewhere the kernel does not.
+    pub devices: bool,
+    /// Execute nothing.
+    pub no_exec: bool,
+    /// Set no access times.
+    pub no_atime: bool,
+    /// Set no access times of directories.
+    pub no_dir_atime: bool,
+    /// Every write is synced.
+    pub sync: bool,
+    /// Every change of a directory is synced.
+    pub dir_sync: bool,
+}
+
+impl MountOptions {
+    /// The word of `mount(8)` and the flag of `mount(2)` for each way in which this differs from
+    /// what the kernel does by itself.
+    pub(crate) fn flags(&self) -> impl Iterator<Item = (&'static str, MsFlags)> {
+        [
+            (self.read_only, "ro", MsFlags::MS_RDONLY),
+            (self.no_suid, "nosuid", MsFlags::MS_NOSUID),
+            (!self.devices, "nodev", MsFlags::MS_NODEV),
+            (self.no_exec, "noexec", MsFlags::MS_NOEXEC),
+            (self.no_atime, "noatime", MsFlags::MS_NOATIME),
+            (self.no_dir_atime, "nodiratime", MsFlags::MS_NODIRATIME),
+            (self.sync, "sync", MsFlags::MS_SYNCHRONOUS),
+            (self.dir_sync, "dirsync", MsFlags::MS_DIRSYNC),
+        ]
+        .into_iter()
+        .filter_map(|(on, word, flag)| on.then_some((word, flag)))
+    }
 }
 
 impl Default for MountOptions {
@@ -41,13 +75,20 @@ impl Default for MountOptions {
             read_only: false,
             allow_other: false,
             no_suid: false,
+            subtype: "pellicle".to_owned(),
+            devices: false,
+            no_exec: false,
+            no_atime: false,
+            no_dir_atime: false,
+            sync: false,
+            dir_sync: false,
         }
     }
 }
 
 /// Mounts on `dir` with `mount(2)`, for a process with `CAP_SYS_ADMIN` in the user namespace that
-/// owns its mount namespace: root, or the first process of a container being made. Device nodes
-/// never work in the mount. The mount answers nothing until the returned descriptor is served.
+/// owns its mount namespace: root, or the first process of a container being made. The mount
+/// answers nothing until the returned descriptor is served.
 ///
 /// # Errors
 /// [`FuseError`]: no `/dev/fuse`, no right, `dir` not a directory, and the kernel's others.
@@ -65,9 +106,8 @@ pub fn mount_here(dir: &Path, options: &MountOptions) -> Result<OwnedFd, FuseErr
     if options.allow_other {
         data.push_str(",allow_other");
     }
-    let mut flags = MsFlags::MS_NODEV;
-    flags.set(MsFlags::MS_RDONLY, options.read_only);
-    flags.set(MsFlags::MS_NOSUID, options.no_suid);
+    let flags = options.flags().map(|(_, flag)| flag).collect();
+    let fs_type = format!("fuse.{}", options.subtype);
     let source = if options.fs_name.is_empty() {
         "pellicle"
     } else {
@@ -76,11 +116,11 @@ pub fn mount_here(dir: &Path, options: &MountOptions) -> Result<OwnedFd, FuseErr
     nix::mount::mount(
         Some(source),
         dir,
-        Some("fuse.pellicle"),
+        Some(fs_type.as_str()),
         flags,
         Some(data.as_str()),
     )
-    .map_err(|e| {
+    .map_err(|e: Errno| {
         let path = dir.to_owned();
         match e {
             Errno::EPERM | Errno::EACCES => FuseError::MountDenied {

@@ -1,134 +1,274 @@
-//! The operations: fuser's trait, each method a few lines around one call of the union.
+//! What the kernel may ask for, each a few lines around one call of the union.
+//!
+//! Both transports call these: `dev.rs` for what fuser read from `/dev/fuse`, `ring/` for what came
+//! over io_uring. Arguments are decoded and checked for their form there; what is given back is
+//! turned into bytes there. Everything that is decided is decided here, once.
+//!
+//! Every operation runs inside [`Operations::answer`], which times the message and turns a panic
+//! into EIO for that one request. Nothing is locked here. A node is remembered before its reply
+//! leaves, since the kernel may forget it right after.
 
-use std::{ffi::OsStr, io, os::unix::ffi::OsStrExt, path::Path, time::SystemTime};
-
-use fuser::{
-    BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, INodeNo,
-    IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags as KernelRenameFlags, ReplyAttr,
-    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl,
-    ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow,
-    WriteFlags,
+use std::{
+    borrow::Cow,
+    fs::File,
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, OnceLock},
+    time::Instant,
 };
-use pellicle_union::{Caller, Error, FileKind, Ino, NewNode, RenameFlags, SetAttr};
+
+use fuser::{Errno, INodeNo, Notifier};
+use pellicle_union::{
+    Attr, Caller, Error, FileKind, Ino, KillSetId, NewNode, RenameFlags, SetAttr, Union,
+};
 
 use crate::{
-    Message,
-    adapter::{Adapter, FOREVER, GENERATION, with_buffer},
-    convert, init, listing,
-    passthrough::{Backings, Opening},
+    Message, SERVER_XATTR, ServeOptions, Served, Stats,
+    caller::Sender,
+    convert, listing,
+    passthrough::{Backing, OpenPolicy, Opening},
+    view::Way,
 };
 
 /// Longest stretch that one COPY_FILE_RANGE message copies, bytes: it holds a thread, and callers
 /// must go on after a short copy anyway.
 const MAX_COPY: u64 = 256 << 20;
 
-fn caller(req: &Request, umask: u32) -> Caller {
-    Caller {
-        uid: req.uid(),
-        gid: req.gid(),
-        umask,
+/// Why there is no answer: the union says so, or the operation is not one of ours.
+pub(crate) enum Failure {
+    Union(Error),
+    Refused(Errno),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Union(error)
     }
 }
 
-/// The permission bits of a wire mode.
-fn perm(mode: u32) -> u16 {
-    (mode & 0o7777) as u16
+impl From<Errno> for Failure {
+    fn from(errno: Errno) -> Self {
+        Self::Refused(errno)
+    }
 }
 
-impl Filesystem for Adapter {
-    fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        // A file that may be written cannot be handed over for reading: see TRANSPORT.md.
-        let wanted = self.options.passthrough && self.union.is_read_only();
-        if init::negotiate(config, &self.options, wanted)? {
-            self.backings = Some(Backings::default());
+/// The bytes of an extended attribute or of the list of names, or how many they are.
+pub(crate) enum XattrAnswer {
+    Size(u32),
+    Bytes(Vec<u8>),
+}
+
+/// `statfs(2)`'s numbers, in blocks of `block` bytes.
+pub(crate) struct Space {
+    pub(crate) blocks: u64,
+    pub(crate) free: u64,
+    pub(crate) available: u64,
+    pub(crate) files: u64,
+    pub(crate) files_free: u64,
+    pub(crate) block: u32,
+}
+
+/// Longest name, bytes, as `statfs(2)` tells it.
+pub(crate) const NAME_MAX: u32 = 255;
+
+/// The extended attribute that is a file's capabilities.
+const CAPABILITY: &[u8] = b"security.capability";
+
+/// The extended attribute that is the access control list.
+const ACCESS_ACL: &[u8] = b"system.posix_acl_access";
+
+/// `renameat2(2)`'s flags as they come over the wire.
+const NO_REPLACE: u32 = libc::RENAME_NOREPLACE;
+const EXCHANGE: u32 = libc::RENAME_EXCHANGE;
+
+pub(crate) struct Operations {
+    pub(crate) union: Arc<Union>,
+    pub(crate) options: ServeOptions,
+    pub(crate) stats: Arc<Stats>,
+    /// What opening a file means, once agreed with the kernel.
+    pub(crate) opens: OnceLock<OpenPolicy>,
+    /// Tells the kernel what it cannot know; set before the first request but INIT is answered.
+    notifier: OnceLock<Notifier>,
+    /// Which way requests come; set before the first that programs cause.
+    pub(crate) served: OnceLock<Served>,
+}
+
+impl Operations {
+    pub(crate) fn new(union: Arc<Union>, options: ServeOptions, stats: Arc<Stats>) -> Self {
+        Self {
+            union,
+            options,
+            stats,
+            opens: OnceLock::new(),
+            notifier: OnceLock::new(),
+            served: OnceLock::new(),
+        }
+    }
+
+    pub(crate) fn set_notifier(&self, notifier: Notifier) {
+        let _ = self.notifier.set(notifier);
+    }
+
+    /// Does `work` for one message; what is not the asking program's own doing is logged.
+    fn answer<T>(
+        &self,
+        message: Message,
+        ino: Ino,
+        work: impl FnOnce() -> Result<T, Failure>,
+    ) -> Result<T, Errno> {
+        let begun = Instant::now();
+        let done = catch_unwind(AssertUnwindSafe(work));
+        self.stats.record(message, begun.elapsed());
+        match done {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(Failure::Refused(errno))) => Err(errno),
+            Ok(Err(Failure::Union(error))) => Err(self.errno(message, ino, &error)),
+            Err(_) => {
+                tracing::error!(
+                    message = message.name(),
+                    ino = ino.0,
+                    path = %self.path(ino),
+                    "a bug stopped this request; it failed with EIO, the mount goes on"
+                );
+                Err(Errno::EIO)
+            }
+        }
+    }
+
+    fn errno(&self, message: Message, ino: Ino, error: &Error) -> Errno {
+        if let Error::Lower(_) | Error::Upper(_) = error {
+            let cause = std::error::Error::source(error)
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            tracing::error!(
+                message = message.name(), ino = ino.0, path = %self.path(ino), cause, "{error}"
+            );
+        }
+        Errno::from_i32(error.errno())
+    }
+
+    fn path(&self, ino: Ino) -> String {
+        // Reached from the panic handler as well: a second panic must not leave it.
+        catch_unwind(AssertUnwindSafe(|| self.union.path_of(ino)))
+            .ok()
+            .flatten()
+            .map_or_else(
+                || "?".to_owned(),
+                |p| String::from_utf8_lossy(&p).into_owned(),
+            )
+    }
+
+    /// The kernel is about to be told of `attr.ino` once more.
+    fn told(&self, attr: Attr) -> Attr {
+        self.union.remember(attr.ino);
+        self.options.view.show(attr)
+    }
+
+    /// Refuses what this mount has no extended attributes for.
+    fn check_xattr(&self, name: &[u8]) -> Result<(), Failure> {
+        if self.options.view.no_xattrs {
+            // The kernel does not ask again (`fc->no_getxattr` and the like).
+            return Err(Errno::ENOSYS.into());
+        }
+        if self.options.view.hides(name) {
+            return Err(Errno::EOPNOTSUPP.into());
         }
         Ok(())
     }
 
-    fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        self.answer(Message::Lookup, parent, || {
-            match self.union.lookup(Ino(parent.0), name.as_bytes()) {
-                Err(Error::NotFound) => reply.entry(&FOREVER, &convert::nothing(), GENERATION),
-                found => self.entry(Message::Lookup, parent, found, reply),
+    /// What the kernel is to do without from now on, or for good, since it is told so once.
+    pub(crate) fn refuse<T>(&self, message: Message, ino: Ino, errno: Errno) -> Result<T, Errno> {
+        self.answer(message, ino, || Err(errno.into()))
+    }
+
+    /// `Ok(None)`: there is no such name, which the kernel may keep.
+    pub(crate) fn lookup(&self, dir: Ino, name: &[u8]) -> Result<Option<Attr>, Errno> {
+        self.answer(Message::Lookup, dir, || {
+            match self.union.lookup(dir, name) {
+                Err(Error::NotFound) => Ok(None),
+                found => Ok(Some(self.told(found?))),
             }
+        })
+    }
+
+    pub(crate) fn forget(&self, ino: Ino, count: u64) {
+        // Nobody waits for an answer.
+        let _ = self.answer(Message::Forget, ino, || {
+            self.union.forget(ino, count);
+            Ok(())
         });
     }
 
-    fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
-        self.answer(Message::Forget, ino, || {
-            self.union.forget(Ino(ino.0), nlookup)
-        });
-    }
-
-    fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+    pub(crate) fn getattr(&self, ino: Ino) -> Result<Attr, Errno> {
         self.answer(Message::GetAttr, ino, || {
-            match self.union.attr(Ino(ino.0)) {
-                Ok(attr) => reply.attr(&FOREVER, &convert::attr(&attr)),
-                Err(e) => reply.error(self.errno(Message::GetAttr, ino, &e)),
-            }
-        });
+            Ok(self.options.view.show(self.union.attr(ino)?))
+        })
     }
 
-    fn setattr(
+    /// `kill`: set-id bits go.
+    pub(crate) fn setattr(
         &self,
-        req: &Request,
-        ino: INodeNo,
-        mode: Option<u32>,
-        uid: Option<u32>,
-        gid: Option<u32>,
-        size: Option<u64>,
-        atime: Option<TimeOrNow>,
-        mtime: Option<TimeOrNow>,
-        ctime: Option<SystemTime>,
-        _fh: Option<FileHandle>,
-        _crtime: Option<SystemTime>,
-        _chgtime: Option<SystemTime>,
-        _bkuptime: Option<SystemTime>,
-        _flags: Option<BsdFileFlags>,
-        reply: ReplyAttr,
-    ) {
+        ino: Ino,
+        mut set: SetAttr,
+        kill: bool,
+        sender: Sender,
+    ) -> Result<Attr, Errno> {
         self.answer(Message::SetAttr, ino, || {
-            // Under HANDLE_KILLPRIV_V2 a change of owner always clears set-id bits, a truncation
-            // when FATTR_KILL_SUIDGID is set: without CAP_FSETID. fuser 0.18 does not pass that
-            // bit on; the user that has the capability is root of the mount's user namespace.
-            let kill = uid.is_some() || gid.is_some() || (size.is_some() && req.uid() != 0);
-            let set = SetAttr {
-                perm: mode.map(perm),
-                uid,
-                gid,
-                size,
-                atime: atime.map(convert::time),
-                mtime: mtime.map(convert::time),
-                ctime: ctime.map(convert::specific),
-                kill_suid_sgid: kill,
-            };
-            match self.union.set_attr(Ino(ino.0), set) {
-                Ok(attr) => reply.attr(&FOREVER, &convert::attr(&attr)),
-                Err(e) => reply.error(self.errno(Message::SetAttr, ino, &e)),
+            let names_nobody = set.asks_nothing();
+            set.kill_suid_sgid = self.kill(ino, kill || names_nobody, sender)?;
+            if names_nobody && set.kill_suid_sgid == KillSetId::No {
+                // chown(-1, -1), the one call that comes so: it sets the change time and takes file
+                // capabilities away, as any change of owner (`chown_common`).
+                set.kill_suid_sgid = KillSetId::Member;
             }
-        });
+            let view = &self.options.view;
+            Ok(view.show(self.union.set_attr(ino, view.keep_attr(set))?))
+        })
     }
 
-    fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
-        self.answer(Message::ReadLink, ino, || {
-            match self.union.readlink(Ino(ino.0)) {
-                Ok(target) => reply.data(&target),
-                Err(e) => reply.error(self.errno(Message::ReadLink, ino, &e)),
+    /// Which set-id bits go if any do, and whether there are any. Only a file with a set-group-ID
+    /// bit that is not for executing makes a difference between members of its group and others.
+    fn kill(&self, ino: Ino, kill: bool, sender: Sender) -> Result<KillSetId, Failure> {
+        if !kill {
+            return Ok(KillSetId::No);
+        }
+        let (perm, group) = self.union.perm_and_group(ino)?;
+        let group = self.options.view.gids.show(group);
+        Ok(match perm & 0o6010 {
+            0 | 0o0010 => KillSetId::No,
+            0o2000 | 0o6000 if !sender.may_keep_set_id() && !sender.is_in(group) => {
+                KillSetId::Stranger
             }
-        });
+            _ => KillSetId::Member,
+        })
     }
 
-    fn mknod(
+    /// After a change of content that took set-id bits: the kernel goes on with the mode it has
+    /// cached, and would honour the bits, until it is told (`fuse_write_update_attr` doubts sizes
+    /// and times only).
+    fn killed(&self, ino: Ino, kill: KillSetId) {
+        if kill != KillSetId::No
+            && let Some(notifier) = self.notifier.get()
+            // A negative offset spares the pages: `fuse_reverse_inval_inode`.
+            && let Err(error) = notifier.inval_inode(INodeNo(ino.0), -1, 0)
+        {
+            tracing::warn!(%error, ino = ino.0, "the kernel may keep set-id bits that are gone");
+        }
+    }
+
+    pub(crate) fn readlink(&self, ino: Ino) -> Result<Vec<u8>, Errno> {
+        self.answer(Message::ReadLink, ino, || Ok(self.union.readlink(ino)?))
+    }
+
+    pub(crate) fn mknod(
         &self,
-        req: &Request,
-        parent: INodeNo,
-        name: &OsStr,
+        dir: Ino,
+        name: &[u8],
         mode: u32,
-        umask: u32,
         rdev: u32,
-        reply: ReplyEntry,
-    ) {
-        self.answer(Message::MkNod, parent, || {
+        caller: Caller,
+    ) -> Result<Attr, Errno> {
+        self.answer(Message::MkNod, dir, || {
             let device = convert::decode_device(rdev);
             let what = match FileKind::from_mode(mode) {
                 // A type of 0 means a regular file: mknod(2).
@@ -138,473 +278,381 @@ impl Filesystem for Adapter {
                 Some(FileKind::Fifo) => NewNode::Fifo,
                 Some(FileKind::Socket) => NewNode::Socket,
                 Some(FileKind::Directory | FileKind::Symlink) => {
-                    return reply.error(Errno::EINVAL);
+                    return Err(Errno::EINVAL.into());
                 }
             };
-            let made = self.union.make(
-                Ino(parent.0),
-                name.as_bytes(),
-                what,
-                perm(mode),
-                caller(req, umask),
-            );
-            self.entry(Message::MkNod, parent, made, reply);
-        });
+            self.make(dir, name, what, convert::perm(mode), caller)
+        })
     }
 
-    fn mkdir(
+    pub(crate) fn mkdir(
         &self,
-        req: &Request,
-        parent: INodeNo,
-        name: &OsStr,
+        dir: Ino,
+        name: &[u8],
         mode: u32,
-        umask: u32,
-        reply: ReplyEntry,
-    ) {
-        self.answer(Message::MkDir, parent, || {
-            let made = self.union.make(
-                Ino(parent.0),
-                name.as_bytes(),
-                NewNode::Directory,
-                perm(mode),
-                caller(req, umask),
-            );
-            self.entry(Message::MkDir, parent, made, reply);
-        });
+        caller: Caller,
+    ) -> Result<Attr, Errno> {
+        self.answer(Message::MkDir, dir, || {
+            self.make(dir, name, NewNode::Directory, convert::perm(mode), caller)
+        })
     }
 
-    fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.answer(Message::Unlink, parent, || {
-            let done = self.union.unlink(Ino(parent.0), name.as_bytes());
-            self.empty(Message::Unlink, parent, done, reply);
-        });
-    }
-
-    fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.answer(Message::RmDir, parent, || {
-            let done = self.union.rmdir(Ino(parent.0), name.as_bytes());
-            self.empty(Message::RmDir, parent, done, reply);
-        });
-    }
-
-    fn symlink(
+    pub(crate) fn symlink(
         &self,
-        req: &Request,
-        parent: INodeNo,
-        name: &OsStr,
-        target: &Path,
-        reply: ReplyEntry,
-    ) {
-        self.answer(Message::SymLink, parent, || {
-            let target = NewNode::Symlink(target.as_os_str().as_bytes());
-            let made = self.union.make(
-                Ino(parent.0),
-                name.as_bytes(),
-                target,
-                0o777,
-                caller(req, 0),
-            );
-            self.entry(Message::SymLink, parent, made, reply);
-        });
+        dir: Ino,
+        name: &[u8],
+        target: &[u8],
+        caller: Caller,
+    ) -> Result<Attr, Errno> {
+        self.answer(Message::SymLink, dir, || {
+            self.make(dir, name, NewNode::Symlink(target), 0o777, caller)
+        })
     }
 
-    fn rename(
+    fn make(
         &self,
-        _req: &Request,
-        parent: INodeNo,
-        name: &OsStr,
-        newparent: INodeNo,
-        newname: &OsStr,
-        flags: KernelRenameFlags,
-        reply: ReplyEmpty,
-    ) {
-        self.answer(Message::Rename, parent, || {
-            let known = KernelRenameFlags::RENAME_NOREPLACE | KernelRenameFlags::RENAME_EXCHANGE;
-            if !(flags - known).is_empty() {
-                // RENAME_WHITEOUT: what a whiteout looks like from above is no concern of ours.
-                return reply.error(Errno::EINVAL);
-            }
-            let done = self.union.rename(
-                Ino(parent.0),
-                name.as_bytes(),
-                Ino(newparent.0),
-                newname.as_bytes(),
-                RenameFlags {
-                    no_replace: flags.contains(KernelRenameFlags::RENAME_NOREPLACE),
-                    exchange: flags.contains(KernelRenameFlags::RENAME_EXCHANGE),
-                },
-            );
-            self.empty(Message::Rename, parent, done, reply);
-        });
+        dir: Ino,
+        name: &[u8],
+        what: NewNode<'_>,
+        perm: u16,
+        caller: Caller,
+    ) -> Result<Attr, Failure> {
+        let caller = self.options.view.keep_caller(caller);
+        Ok(self.told(self.union.make(dir, name, what, perm, caller)?))
     }
 
-    fn link(
+    /// Makes a file without a name (`O_TMPFILE`) and opens it: through the kernel's cache, since it
+    /// has no host file yet.
+    pub(crate) fn tmpfile(
         &self,
-        _req: &Request,
-        ino: INodeNo,
-        newparent: INodeNo,
-        newname: &OsStr,
-        reply: ReplyEntry,
-    ) {
-        self.answer(Message::Link, newparent, || {
-            let made = self
-                .union
-                .link(Ino(ino.0), Ino(newparent.0), newname.as_bytes());
-            self.entry(Message::Link, newparent, made, reply);
-        });
-    }
-
-    fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        self.answer(Message::Open, ino, || {
-            let Some(backings) = &self.backings else {
-                // The kernel opens by itself from now on (`fc->no_open`), keeping its pages.
-                return reply.error(Errno::ENOSYS);
+        dir: Ino,
+        mode: u32,
+        caller: Caller,
+    ) -> Result<(Attr, Opening), Errno> {
+        self.answer(Message::TmpFile, dir, || {
+            let caller = self.options.view.keep_caller(caller);
+            let made = self.union.make_unnamed(dir, convert::perm(mode), caller)?;
+            let opened = match self.opens.get() {
+                Some(OpenPolicy::Passthrough(backings)) => backings.open_cached(made.ino),
+                None | Some(OpenPolicy::Silent | OpenPolicy::Answered) => Opening::Cached(0),
             };
-            if flags.0 & libc::O_ACCMODE != libc::O_RDONLY {
-                return reply.error(Errno::EROFS);
-            }
-            let file = || self.union.backing(Ino(ino.0), false);
-            match backings.open(ino, file, |f| reply.open_backing(f)) {
-                Ok(Opening::Passed(handle, id)) => {
-                    reply.opened_passthrough(handle, FopenFlags::FOPEN_NOFLUSH, &id);
-                }
-                Ok(Opening::Cached(handle)) => reply.opened(
-                    handle,
-                    FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH,
-                ),
-                Ok(Opening::Never) => reply.error(Errno::ENOSYS),
-                Err(e) => reply.error(self.errno(Message::Open, ino, &e)),
-            }
-        });
+            Ok((self.options.view.show(made), opened))
+        })
     }
 
-    fn read(
-        &self,
-        _req: &Request,
-        ino: INodeNo,
-        _fh: FileHandle,
-        offset: u64,
-        size: u32,
-        _flags: OpenFlags,
-        _lock_owner: Option<LockOwner>,
-        reply: ReplyData,
-    ) {
-        self.answer(Message::Read, ino, || {
-            with_buffer(size.min(init::MAX_TRANSFER) as usize, |buffer| {
-                match self.union.read(Ino(ino.0), offset, buffer) {
-                    Ok(n) => reply.data(buffer.get(..n).unwrap_or_default()),
-                    Err(e) => reply.error(self.errno(Message::Read, ino, &e)),
-                }
-            });
-        });
+    pub(crate) fn unlink(&self, dir: Ino, name: &[u8]) -> Result<(), Errno> {
+        self.answer(Message::Unlink, dir, || Ok(self.union.unlink(dir, name)?))
     }
 
-    fn write(
+    pub(crate) fn rmdir(&self, dir: Ino, name: &[u8]) -> Result<(), Errno> {
+        self.answer(Message::RmDir, dir, || Ok(self.union.rmdir(dir, name)?))
+    }
+
+    pub(crate) fn rename(
         &self,
-        _req: &Request,
-        ino: INodeNo,
-        _fh: FileHandle,
+        from: (Ino, &[u8]),
+        to: (Ino, &[u8]),
+        flags: u32,
+    ) -> Result<(), Errno> {
+        self.answer(Message::Rename, from.0, || {
+            if flags & !(NO_REPLACE | EXCHANGE) != 0 {
+                // RENAME_WHITEOUT: what a whiteout looks like from above is no concern of ours.
+                return Err(Errno::EINVAL.into());
+            }
+            let flags = RenameFlags {
+                no_replace: flags & NO_REPLACE != 0,
+                exchange: flags & EXCHANGE != 0,
+            };
+            Ok(self.union.rename(from.0, from.1, to.0, to.1, flags)?)
+        })
+    }
+
+    pub(crate) fn link(&self, ino: Ino, dir: Ino, name: &[u8]) -> Result<Attr, Errno> {
+        self.answer(Message::Link, dir, || {
+            Ok(self.told(self.union.link(ino, dir, name)?))
+        })
+    }
+
+    /// `flags` are `open(2)`'s; `register` tells the kernel of a host file.
+    pub(crate) fn open(
+        &self,
+        ino: Ino,
+        flags: i32,
+        register: impl FnOnce(&File) -> io::Result<Backing>,
+    ) -> Result<Opening, Errno> {
+        self.answer(Message::Open, ino, || {
+            let backings = match self.opens.get() {
+                // The kernel opens by itself from now on (`fc->no_open`), keeping its pages.
+                None | Some(OpenPolicy::Silent) => return Err(Errno::ENOSYS.into()),
+                Some(OpenPolicy::Answered) => return Ok(Opening::Cached(0)),
+                Some(OpenPolicy::Passthrough(backings)) => backings,
+            };
+            let write = flags & libc::O_ACCMODE != libc::O_RDONLY;
+            let file = || self.host_file(ino, write);
+            match backings.open(ino, file, register)? {
+                Opening::Never => {
+                    self.union.take_back(ino)?;
+                    Err(Errno::ENOSYS.into())
+                }
+                opened => Ok(opened),
+            }
+        })
+    }
+
+    pub(crate) fn release(&self, ino: Ino, handle: u64) -> Result<(), Errno> {
+        self.answer(Message::Release, ino, || {
+            if let Some(OpenPolicy::Passthrough(backings)) = self.opens.get() {
+                let changed = backings.release(ino, handle, || self.union.take_back(ino))?;
+                self.doubt(ino, changed);
+            }
+            Ok(())
+        })
+    }
+
+    /// The host file that an open is to be served with, if any.
+    fn host_file(&self, ino: Ino, write: bool) -> Result<Option<Arc<File>>, Error> {
+        if self.union.is_read_only() {
+            return self.union.backing(ino);
+        }
+        if write {
+            // Who writes to a host file is not known: here it must be, for what is to go then.
+            let (perm, _) = self.union.perm_and_group(ino)?;
+            if perm & 0o6000 != 0 || self.union.xattr(ino, CAPABILITY).is_ok() {
+                return Ok(None);
+            }
+        }
+        self.union.lend(ino, write)
+    }
+
+    /// After the kernel wrote to a host file through a mapping: it has not noticed that times and
+    /// blocks are other than it knows.
+    fn doubt(&self, ino: Ino, changed: bool) {
+        if changed
+            && let Some(notifier) = self.notifier.get()
+            && let Err(error) = notifier.inval_inode(INodeNo(ino.0), -1, 0)
+        {
+            tracing::debug!(%error, ino = ino.0, "the kernel may keep times that are gone");
+        }
+    }
+
+    /// Fills the start of `buffer`; how many bytes there were.
+    pub(crate) fn read(&self, ino: Ino, offset: u64, buffer: &mut [u8]) -> Result<usize, Errno> {
+        let read = self.answer(Message::Read, ino, || {
+            Ok(self.union.read(ino, offset, buffer)?)
+        })?;
+        self.stats.moved(Message::Read, read as u64);
+        Ok(read)
+    }
+
+    /// `kill`: set-id bits go as well.
+    pub(crate) fn write(
+        &self,
+        ino: Ino,
         offset: u64,
         data: &[u8],
-        write_flags: WriteFlags,
-        _flags: OpenFlags,
-        _lock_owner: Option<LockOwner>,
-        reply: ReplyWrite,
-    ) {
-        self.answer(Message::Write, ino, || {
-            let kill = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-            match self.union.write(Ino(ino.0), offset, data, kill) {
-                Ok(n) => reply.written(u32::try_from(n).unwrap_or(u32::MAX)),
-                Err(e) => reply.error(self.errno(Message::Write, ino, &e)),
-            }
-        });
+        kill: bool,
+        sender: Sender,
+    ) -> Result<u32, Errno> {
+        let written = self.answer(Message::Write, ino, || {
+            let kill = self.kill(ino, kill, sender)?;
+            let n = self.union.write(ino, offset, data, kill)?;
+            self.killed(ino, kill);
+            Ok(n)
+        })?;
+        self.stats.moved(Message::Write, written as u64);
+        Ok(u32::try_from(written).unwrap_or(u32::MAX))
     }
 
-    fn flush(
+    /// FSYNC or FSYNCDIR.
+    pub(crate) fn sync(&self, message: Message, ino: Ino) -> Result<(), Errno> {
+        self.answer(message, ino, || {
+            self.doubt(ino, self.union.look_at_lent(ino)?);
+            Ok(self.union.sync_file(ino)?)
+        })
+    }
+
+    /// Names from `offset` on, until `add` says that it is full.
+    pub(crate) fn readdir(
         &self,
-        _req: &Request,
-        ino: INodeNo,
-        _fh: FileHandle,
-        _lock_owner: LockOwner,
-        reply: ReplyEmpty,
-    ) {
-        // Nothing waits for a close: once told so the kernel does not ask again.
-        self.answer(Message::Flush, ino, || reply.error(Errno::ENOSYS));
-    }
-
-    fn release(
-        &self,
-        _req: &Request,
-        ino: INodeNo,
-        fh: FileHandle,
-        _flags: OpenFlags,
-        _lock_owner: Option<LockOwner>,
-        _flush: bool,
-        reply: ReplyEmpty,
-    ) {
-        self.answer(Message::Release, ino, || {
-            if let Some(backings) = &self.backings {
-                backings.release(ino, fh);
-            }
-            reply.ok();
-        });
-    }
-
-    fn fsync(
-        &self,
-        _req: &Request,
-        ino: INodeNo,
-        _fh: FileHandle,
-        _datasync: bool,
-        reply: ReplyEmpty,
-    ) {
-        self.answer(Message::Fsync, ino, || {
-            self.empty(Message::Fsync, ino, self.union.sync_file(Ino(ino.0)), reply);
-        });
-    }
-
-    fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        // As for OPEN: `fc->no_opendir`, with listings kept (FOPEN_CACHE_DIR).
-        self.answer(Message::OpenDir, ino, || reply.error(Errno::ENOSYS));
-    }
-
-    fn readdir(
-        &self,
-        _req: &Request,
-        ino: INodeNo,
-        _fh: FileHandle,
+        dir: Ino,
         offset: u64,
-        mut reply: ReplyDirectory,
-    ) {
-        self.answer(Message::ReadDir, ino, || {
-            match listing::plain(&self.union, Ino(ino.0), offset, &mut reply) {
-                Ok(()) => reply.ok(),
-                Err(e) => reply.error(self.errno(Message::ReadDir, ino, &e)),
-            }
-        });
+        add: impl FnMut(&[u8], Ino, FileKind, u64) -> bool,
+    ) -> Result<(), Errno> {
+        self.answer(Message::ReadDir, dir, || {
+            Ok(listing::plain(&self.union, dir, offset, add)?)
+        })
     }
 
-    fn readdirplus(
+    /// Names and attributes from `offset` on, until `add` says that it is full.
+    pub(crate) fn readdirplus(
         &self,
-        _req: &Request,
-        ino: INodeNo,
-        _fh: FileHandle,
+        dir: Ino,
         offset: u64,
-        mut reply: ReplyDirectoryPlus,
-    ) {
-        self.answer(Message::ReadDirPlus, ino, || {
-            match listing::plus(&self.union, Ino(ino.0), offset, &mut reply) {
-                Ok(()) => reply.ok(),
-                Err(e) => reply.error(self.errno(Message::ReadDirPlus, ino, &e)),
-            }
-        });
+        mut add: impl FnMut(&[u8], &Attr, u64) -> bool,
+    ) -> Result<(), Errno> {
+        let view = &self.options.view;
+        let show = |name: &[u8], attr: &Attr, next| add(name, &view.show(*attr), next);
+        self.answer(Message::ReadDirPlus, dir, || {
+            Ok(listing::plus(&self.union, dir, offset, show)?)
+        })
     }
 
-    fn releasedir(
+    pub(crate) fn releasedir(&self, ino: Ino) -> Result<(), Errno> {
+        self.answer(Message::ReleaseDir, ino, || Ok(()))
+    }
+
+    pub(crate) fn statfs(&self, ino: Ino) -> Result<Space, Errno> {
+        self.answer(Message::StatFs, ino, || {
+            let space = self.union.space()?;
+            let block = space.block_size.max(1);
+            let unit = u64::from(block);
+            Ok(Space {
+                blocks: space.total / unit,
+                free: space.free / unit,
+                available: space.available / unit,
+                files: space.files,
+                files_free: space.files_free,
+                block,
+            })
+        })
+    }
+
+    /// `flags` are `setxattr(2)`'s.
+    pub(crate) fn setxattr(
         &self,
-        _req: &Request,
-        ino: INodeNo,
-        _fh: FileHandle,
-        _flags: OpenFlags,
-        reply: ReplyEmpty,
-    ) {
-        self.answer(Message::ReleaseDir, ino, || reply.ok());
-    }
-
-    fn fsyncdir(
-        &self,
-        _req: &Request,
-        ino: INodeNo,
-        _fh: FileHandle,
-        _datasync: bool,
-        reply: ReplyEmpty,
-    ) {
-        self.answer(Message::FsyncDir, ino, || {
-            self.empty(
-                Message::FsyncDir,
-                ino,
-                self.union.sync_file(Ino(ino.0)),
-                reply,
-            );
-        });
-    }
-
-    fn statfs(&self, _req: &Request, ino: INodeNo, reply: ReplyStatfs) {
-        self.answer(Message::StatFs, ino, || match self.union.space() {
-            Ok(s) => {
-                let unit = u64::from(s.block_size.max(1));
-                reply.statfs(
-                    s.total / unit,
-                    s.free / unit,
-                    s.available / unit,
-                    s.files,
-                    s.files_free,
-                    s.block_size.max(1),
-                    255,
-                    s.block_size.max(1),
-                );
-            }
-            Err(e) => reply.error(self.errno(Message::StatFs, ino, &e)),
-        });
-    }
-
-    fn setxattr(
-        &self,
-        _req: &Request,
-        ino: INodeNo,
-        name: &OsStr,
+        ino: Ino,
+        name: &[u8],
         value: &[u8],
         flags: i32,
-        _position: u32,
-        reply: ReplyEmpty,
-    ) {
+        sender: Sender,
+    ) -> Result<(), Errno> {
         self.answer(Message::SetXattr, ino, || {
-            let done = self.union.set_xattr(
-                Ino(ino.0),
-                name.as_bytes(),
-                value,
-                flags & libc::XATTR_CREATE != 0,
-                flags & libc::XATTR_REPLACE != 0,
-            );
-            self.empty(Message::SetXattr, ino, done, reply);
-        });
+            self.check_xattr(name)?;
+            let create = flags & libc::XATTR_CREATE != 0;
+            let replace = flags & libc::XATTR_REPLACE != 0;
+            let mut value = Cow::Borrowed(value);
+            if self.options.view.maps(name) {
+                self.options.view.acl(value.to_mut(), Way::Keep);
+            }
+            self.union.set_xattr(ino, name, &value, create, replace)?;
+            if name == ACCESS_ACL && !sender.may_keep_set_id() {
+                self.drop_foreign_group_bit(ino, sender)?;
+            }
+            Ok(())
+        })
     }
 
-    fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+    /// An access control list set by one who is not in the inode's group takes its set-group-ID
+    /// bit away: `posix_acl_update_mode` of the kernel's `fs/posix_acl.c`.
+    fn drop_foreign_group_bit(&self, ino: Ino, sender: Sender) -> Result<(), Failure> {
+        let (perm, group) = self.union.perm_and_group(ino)?;
+        let group = self.options.view.gids.show(group);
+        if perm & 0o2000 != 0 && !sender.is_in(group) {
+            let set = SetAttr {
+                perm: Some(perm & !0o2000),
+                ..SetAttr::default()
+            };
+            self.union.set_attr(ino, set)?;
+        }
+        Ok(())
+    }
+
+    /// `size`: bytes that the caller has room for; 0 asks how many there are.
+    pub(crate) fn getxattr(&self, ino: Ino, name: &[u8], size: u32) -> Result<XattrAnswer, Errno> {
         self.answer(Message::GetXattr, ino, || {
-            let got = self.union.xattr(Ino(ino.0), name.as_bytes());
-            self.xattr_bytes(Message::GetXattr, ino, got, size, reply);
-        });
+            if self.options.tells && ino == Ino::ROOT && name == SERVER_XATTR {
+                return fitting(self.tell().into_bytes(), size);
+            }
+            self.check_xattr(name)?;
+            let mut value = self.union.xattr(ino, name)?;
+            if self.options.view.maps(name) {
+                self.options.view.acl(&mut value, Way::Show);
+            }
+            fitting(value, size)
+        })
     }
 
-    fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+    /// Which way requests come, and which came.
+    fn tell(&self) -> String {
+        let served = self.served.get().map(ToString::to_string);
+        format!("{}\n{}", served.unwrap_or_default(), self.stats)
+    }
+
+    pub(crate) fn listxattr(&self, ino: Ino, size: u32) -> Result<XattrAnswer, Errno> {
         self.answer(Message::ListXattr, ino, || {
-            let got = self.union.xattr_names(Ino(ino.0));
-            self.xattr_bytes(Message::ListXattr, ino, got, size, reply);
-        });
+            self.check_xattr(b"")?;
+            fitting(
+                self.options.view.visible(self.union.xattr_names(ino)?),
+                size,
+            )
+        })
     }
 
-    fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    pub(crate) fn removexattr(&self, ino: Ino, name: &[u8]) -> Result<(), Errno> {
         self.answer(Message::RemoveXattr, ino, || {
-            let done = self.union.remove_xattr(Ino(ino.0), name.as_bytes());
-            self.empty(Message::RemoveXattr, ino, done, reply);
-        });
+            self.check_xattr(name)?;
+            Ok(self.union.remove_xattr(ino, name)?)
+        })
     }
 
-    fn access(&self, _req: &Request, ino: INodeNo, _mask: fuser::AccessFlags, reply: ReplyEmpty) {
-        // The kernel decides (default_permissions) and does not even ask.
-        self.answer(Message::Access, ino, || reply.error(Errno::ENOSYS));
-    }
-
-    fn create(
+    pub(crate) fn fallocate(
         &self,
-        _req: &Request,
-        parent: INodeNo,
-        _name: &OsStr,
-        _mode: u32,
-        _umask: u32,
-        _flags: i32,
-        reply: ReplyCreate,
-    ) {
-        // From then on the kernel makes files by MKNOD and opens them as any other, which costs no
-        // message; what CREATE opens would cost a RELEASE each (`fuse_create_open`, fs/fuse/dir.c).
-        self.answer(Message::Create, parent, || reply.error(Errno::ENOSYS));
-    }
-
-    fn ioctl(
-        &self,
-        _req: &Request,
-        ino: INodeNo,
-        _fh: FileHandle,
-        _flags: IoctlFlags,
-        _cmd: u32,
-        _in_data: &[u8],
-        _out_size: u32,
-        reply: ReplyIoctl,
-    ) {
-        self.answer(Message::IoCtl, ino, || reply.error(Errno::ENOTTY));
-    }
-
-    fn poll(
-        &self,
-        _req: &Request,
-        ino: INodeNo,
-        _fh: FileHandle,
-        _ph: fuser::PollNotifier,
-        _events: fuser::PollEvents,
-        _flags: fuser::PollFlags,
-        reply: ReplyPoll,
-    ) {
-        // Always ready, and the kernel need not ask again (`fc->no_poll`).
-        self.answer(Message::Poll, ino, || reply.error(Errno::ENOSYS));
-    }
-
-    fn fallocate(
-        &self,
-        _req: &Request,
-        ino: INodeNo,
-        _fh: FileHandle,
+        ino: Ino,
+        mode: i32,
         offset: u64,
         length: u64,
-        mode: i32,
-        reply: ReplyEmpty,
-    ) {
+        sender: Sender,
+    ) -> Result<(), Errno> {
         self.answer(Message::Fallocate, ino, || {
-            let done = self.union.fallocate(Ino(ino.0), mode, offset, length);
-            self.empty(Message::Fallocate, ino, done, reply);
-        });
+            let kill = self.kill(ino, !sender.may_keep_set_id(), sender)?;
+            self.union.fallocate(ino, mode, offset, length, kill)?;
+            self.killed(ino, kill);
+            Ok(())
+        })
     }
 
-    fn lseek(
-        &self,
-        _req: &Request,
-        ino: INodeNo,
-        _fh: FileHandle,
-        offset: i64,
-        whence: i32,
-        reply: ReplyLseek,
-    ) {
+    pub(crate) fn lseek(&self, ino: Ino, offset: i64, whence: i32) -> Result<i64, Errno> {
         self.answer(Message::Lseek, ino, || {
-            let (Ok(from), libc::SEEK_DATA | libc::SEEK_HOLE) = (u64::try_from(offset), whence)
-            else {
-                return reply.error(if offset < 0 {
-                    Errno::ENXIO
-                } else {
-                    Errno::EINVAL
-                });
+            let Ok(from) = u64::try_from(offset) else {
+                return Err(Errno::ENXIO.into());
             };
-            match self.union.seek(Ino(ino.0), from, whence == libc::SEEK_DATA) {
-                Ok(at) => reply.offset(i64::try_from(at).unwrap_or(i64::MAX)),
-                Err(e) => reply.error(self.errno(Message::Lseek, ino, &e)),
-            }
-        });
+            let for_data = match whence {
+                libc::SEEK_DATA => true,
+                libc::SEEK_HOLE => false,
+                _ => return Err(Errno::EINVAL.into()),
+            };
+            let at = self.union.seek(ino, from, for_data)?;
+            Ok(i64::try_from(at).unwrap_or(i64::MAX))
+        })
     }
 
-    fn copy_file_range(
+    pub(crate) fn copy_file_range(
         &self,
-        _req: &Request,
-        ino_in: INodeNo,
-        _fh_in: FileHandle,
-        offset_in: u64,
-        ino_out: INodeNo,
-        _fh_out: FileHandle,
-        offset_out: u64,
-        len: u64,
-        _flags: CopyFileRangeFlags,
-        reply: ReplyWrite,
-    ) {
-        self.answer(Message::CopyFileRange, ino_out, || {
-            let length = len.min(MAX_COPY);
-            match self.union.copy_range(
-                Ino(ino_in.0),
-                offset_in,
-                Ino(ino_out.0),
-                offset_out,
-                length,
-            ) {
-                Ok(n) => reply.written(u32::try_from(n).unwrap_or(u32::MAX)),
-                Err(e) => reply.error(self.errno(Message::CopyFileRange, ino_out, &e)),
-            }
-        });
+        from: (Ino, u64),
+        to: (Ino, u64),
+        length: u64,
+        sender: Sender,
+    ) -> Result<u64, Errno> {
+        let copied = self.answer(Message::CopyFileRange, to.0, || {
+            let length = length.min(MAX_COPY);
+            let kill = self.kill(to.0, !sender.may_keep_set_id(), sender)?;
+            let n = self
+                .union
+                .copy_range(from.0, from.1, to.0, to.1, length, kill)?;
+            self.killed(to.0, kill);
+            Ok(n)
+        })?;
+        self.stats.moved(Message::CopyFileRange, copied);
+        Ok(copied)
+    }
+}
+
+fn fitting(bytes: Vec<u8>, size: u32) -> Result<XattrAnswer, Failure> {
+    match u32::try_from(bytes.len()) {
+        Ok(length) if size == 0 => Ok(XattrAnswer::Size(length)),
+        Ok(length) if length <= size => Ok(XattrAnswer::Bytes(bytes)),
+        // What does not fit the caller's buffer, and what no caller's could hold.
+        Ok(_) => Err(Errno::ERANGE.into()),
+        Err(_) => Err(Errno::E2BIG.into()),
     }
 }

@@ -1,24 +1,59 @@
 //! Host files that the kernel reads by itself (`FOPEN_PASSTHROUGH`, Linux 6.9).
 //!
-//! Used for read-only unions only. The kernel allows an inode one backing file at a time and no
-//! ordinary opens beside it (`fs/fuse/iomode.c`), so how an inode is open is decided by its first
-//! open and holds until its last close. In a writable union an open for reading could not be
-//! moved from the lower tree's object to the copied-up file, and would go on showing old bytes.
+//! The kernel allows an inode one backing file at a time and no ordinary opens beside it
+//! (`fs/fuse/iomode.c`), so how an inode is open is decided by its first open and holds until its last
+//! close. In a writable union that file is always the upper's own, lent for as long (`Union::lend`):
+//! an open for reading through the lower tree's object could not be moved to the copied-up file, and
+//! would go on showing old bytes. So a file that was not copied up yet is passed through if its first
+//! open is for writing, and otherwise read through the cache.
 //!
 //! Lock order: the table's lock is a leaf but for the calls that look up and register the file.
 
 use std::{collections::HashMap, fs::File, io, sync::Arc};
 
-use fuser::{BackingId, FileHandle, INodeNo};
+use fuser::BackingId;
 use parking_lot::Mutex;
-use pellicle_union::Error;
+use pellicle_sys::fuse_backing::BackingFile;
+use pellicle_union::{Error, Ino};
 
-/// How a file was opened.
+use crate::Opens;
+
+/// A host file that the kernel holds, until this is dropped.
+#[derive(Debug)]
+pub(crate) enum Backing {
+    /// Registered through fuser.
+    Dev(BackingId),
+    /// Registered by ourselves.
+    Ring(BackingFile),
+}
+
+/// What opening a file means, as agreed with the kernel.
+#[derive(Debug)]
+pub(crate) enum OpenPolicy {
+    /// The kernel opens by itself.
+    Silent,
+    /// Opens are answered and mean nothing here.
+    Answered,
+    /// The kernel may get host files.
+    Passthrough(Backings),
+}
+
+impl OpenPolicy {
+    pub(crate) fn of(opens: Opens) -> Self {
+        match opens {
+            Opens::Silent => Self::Silent,
+            Opens::Answered => Self::Answered,
+            Opens::Passthrough => Self::Passthrough(Backings::default()),
+        }
+    }
+}
+
+/// How a file was opened, with the handle for it.
 pub(crate) enum Opening {
     /// The kernel reads the host file.
-    Passed(FileHandle, Arc<BackingId>),
+    Passed(u64, Arc<Backing>),
     /// Reads come here and are kept in the kernel's cache.
-    Cached(FileHandle),
+    Cached(u64),
     /// Passthrough cannot be had at all, found at the first open: opens need no message.
     Never,
 }
@@ -31,7 +66,7 @@ pub(crate) struct Backings {
 
 #[derive(Debug, Default)]
 struct Table {
-    open: HashMap<INodeNo, Open>,
+    open: HashMap<Ino, Open>,
     /// A host file was registered before, so this process may.
     proven: bool,
 }
@@ -39,7 +74,7 @@ struct Table {
 #[derive(Debug)]
 struct Open {
     /// `None`: through the kernel's cache.
-    id: Option<Arc<BackingId>>,
+    id: Option<Arc<Backing>>,
     count: u64,
 }
 
@@ -47,9 +82,9 @@ impl Backings {
     /// Opens `ino` once more. `file` gives its host file, `register` tells the kernel of it.
     pub(crate) fn open(
         &self,
-        ino: INodeNo,
+        ino: Ino,
         file: impl FnOnce() -> Result<Option<Arc<File>>, Error>,
-        register: impl FnOnce(&File) -> io::Result<BackingId>,
+        register: impl FnOnce(&File) -> io::Result<Backing>,
     ) -> Result<Opening, Error> {
         let mut table = self.table.lock();
         if let Some(open) = table.open.get_mut(&ino) {
@@ -78,23 +113,37 @@ impl Backings {
         Ok(open.opening())
     }
 
-    /// Closes `ino` once; the last time the kernel lets go of the host file.
-    pub(crate) fn release(&self, ino: INodeNo, handle: FileHandle) {
-        if handle != HELD {
-            return;
-        }
+    /// Opens `ino`, which nobody has open, through the kernel's cache.
+    pub(crate) fn open_cached(&self, ino: Ino) -> Opening {
         let mut table = self.table.lock();
-        if let Some(open) = table.open.get_mut(&ino) {
-            open.count = open.count.saturating_sub(1);
-            if open.count == 0 {
-                table.open.remove(&ino);
-            }
+        let open = table.open.entry(ino).or_insert(Open { id: None, count: 0 });
+        open.count += 1;
+        open.opening()
+    }
+
+    /// Closes `ino` once; the last time the kernel lets go of the host file, and `take_back` says
+    /// what it left. The same lock as for an open, which may follow at once.
+    pub(crate) fn release(
+        &self,
+        ino: Ino,
+        handle: u64,
+        take_back: impl FnOnce() -> Result<bool, Error>,
+    ) -> Result<bool, Error> {
+        let mut table = self.table.lock();
+        let Some(open) = table.open.get_mut(&ino).filter(|_| handle == HELD) else {
+            return Ok(false);
+        };
+        open.count = open.count.saturating_sub(1);
+        if open.count > 0 {
+            return Ok(false);
         }
+        let _closed = table.open.remove(&ino);
+        take_back()
     }
 }
 
 /// The handle of every open that is counted here.
-const HELD: FileHandle = FileHandle(1);
+const HELD: u64 = 1;
 
 impl Open {
     fn opening(&self) -> Opening {

@@ -2,23 +2,55 @@
 
 use std::{
     os::fd::OwnedFd,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     thread::{self, JoinHandle},
 };
 
 use fuser::{Config, Session, SessionACL};
+use pellicle_sys::heap;
 use pellicle_union::Union;
 
-use crate::{FuseError, Stats, adapter::Adapter};
+use crate::{
+    FuseError, Served, Stats, Transport, View,
+    dev::Dev,
+    operations::Operations,
+    ring::{self, Prepared, Running},
+    watch::Watch,
+};
+
+/// What opening a file means to the server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Opens {
+    /// Nothing: the kernel opens files by itself, keeps their pages and sends no message
+    /// (`FUSE_NO_OPEN_SUPPORT`).
+    #[default]
+    Silent,
+    /// OPEN and RELEASE are answered, pages kept. For comparison: it costs two messages.
+    Answered,
+    /// Hand the kernel the host files that hold whole contents, so that reads, writes and `mmap` of
+    /// them never come here (Linux 6.9+, real root only; elsewhere it is quietly
+    /// [`Opens::Silent`]). What was written so is the union's from the close, `fsync` or `stat` on:
+    /// see `fs/docs/TRANSPORT.md`.
+    Passthrough,
+}
+
+/// The extended attribute that [`ServeOptions::tells`] is about.
+pub const SERVER_XATTR: &[u8] = b"user.pellicle.server";
 
 /// How a mount is served.
 #[derive(Clone, Debug, Default)]
 pub struct ServeOptions {
-    /// Hand the kernel the host files that hold whole contents, so that reads and `mmap` of them
-    /// never come here (Linux 6.9+, real root only; elsewhere, and for a writable union, it is
-    /// quietly not used: see `fs/docs/TRANSPORT.md`).
-    pub passthrough: bool,
-    /// Threads that answer; `None`: as many as there are CPUs, at least 2 and at most 4.
+    /// Which way requests come.
+    pub transport: Transport,
+    /// How the mount shows what the union keeps.
+    pub view: View,
+    /// Serve root and the user who mounts, and refuse everyone else, although the mount lets all in
+    /// ([`MountOptions::allow_other`](crate::MountOptions)). Takes [`Transport::Dev`].
+    pub only_root_and_owner: bool,
+    /// What opening a file means.
+    pub opens: Opens,
+    /// Threads that answer on `/dev/fuse`; `None`: as many as there are CPUs, at least 2 and at
+    /// most 4. A ring has threads of its own.
     pub threads: Option<usize>,
     /// Give each thread a device descriptor of its own (`FUSE_DEV_IOC_CLONE`).
     pub clone_fd: bool,
@@ -28,6 +60,12 @@ pub struct ServeOptions {
     /// Ask for plain READDIR first and READDIRPLUS only where the kernel sees a use, instead of
     /// always. For experiments.
     pub adaptive_listing: bool,
+    /// Answer the extended attribute [`SERVER_XATTR`] of the root directory with how the mount is
+    /// served: a line that says which way requests come, then a table of those that came.
+    pub tells: bool,
+    /// Bytes of each buffer of a ring, a multiple of the page size; `None`: what the largest
+    /// request needs. The kernel refuses a ring with smaller ones. For experiments.
+    pub ring_payload: Option<u32>,
 }
 
 /// A mount being served. Dropping it leaves the threads serving; see [`Server::join`].
@@ -35,30 +73,107 @@ pub struct ServeOptions {
 pub struct Server {
     thread: JoinHandle<std::io::Result<()>>,
     stats: Arc<Stats>,
+    served: Served,
 }
 
 /// Agrees with the kernel on how to talk over `fd` (from [`mount_here`](crate::mount_here) or
 /// [`mount_with_helper`](crate::mount_with_helper)) and starts to answer.
 ///
-/// Whoever passes the kernel's checks is served: the mount's options say who that is.
+/// Whoever passes the kernel's checks is served, the mount's options say who that is, unless
+/// [`ServeOptions::only_root_and_owner`] narrows it.
 ///
 /// # Errors
 /// [`FuseError::Handshake`] if the mount is gone already or the kernel is too old, or
 /// [`FuseError::Serve`] if no thread could be started.
 pub fn serve(fd: OwnedFd, union: Arc<Union>, options: ServeOptions) -> Result<Server, FuseError> {
+    // fuser has a buffer of 16 MiB for each of its threads.
+    heap::map_large_blocks();
     let stats = Arc::new(Stats::default());
+    // Who asks is checked where fuser reads, so there must be no other way in.
+    let (wished, audience) = if options.only_root_and_owner {
+        (Transport::Dev, SessionACL::RootAndOwner)
+    } else {
+        (options.transport, SessionACL::All)
+    };
     let mut config = Config::default();
-    config.acl = SessionACL::All;
-    config.n_threads = Some(options.threads.unwrap_or_else(default_threads).max(1));
+    config.acl = audience;
+    let threads = options.threads.unwrap_or_else(default_threads).max(1);
+    config.n_threads = Some(threads);
     config.clone_fd = options.clone_fd;
-    let adapter = Adapter::new(union, options, Arc::clone(&stats));
-    let session = Session::from_fd(adapter, fd, SessionACL::All, config)
+    let operations = Arc::new(Operations::new(union, options, Arc::clone(&stats)));
+
+    let prepared = prepare(&fd, &operations, wished);
+    let agreed = Arc::new(OnceLock::new());
+    let dev = Dev {
+        operations: Arc::clone(&operations),
+        ring_ready: prepared.is_ok(),
+        device: fd.try_clone().ok(),
+        watch: Watch::new(threads),
+        agreed: Arc::clone(&agreed),
+    };
+    let session = Session::from_fd(dev, fd, audience, config)
         .map_err(|source| FuseError::Handshake { source })?;
+    operations.set_notifier(session.notifier());
+    let offered = agreed.get().is_some_and(|agreed| agreed.ring);
+    let (ring, served) = start(prepared, offered);
+    served.log(wished);
+    let _ = operations.served.set(served.clone());
+    drop(operations);
+
     let thread = thread::Builder::new()
         .name("fuse-session".to_owned())
-        .spawn(move || session.run())
+        .spawn(move || {
+            let ended = session.run();
+            if let Some(ring) = ring {
+                // Ended by an unmount it ends by itself. Otherwise its hold on the device goes
+                // with it, so that no program waits for a server that is gone.
+                ring.stop();
+            }
+            ended
+        })
         .map_err(|source| FuseError::Serve { source })?;
-    Ok(Server { thread, stats })
+    Ok(Server {
+        thread,
+        stats,
+        served,
+    })
+}
+
+/// A ring ready to be registered, or why there is none.
+fn prepare(
+    fd: &OwnedFd,
+    operations: &Arc<Operations>,
+    wished: Transport,
+) -> Result<Prepared, String> {
+    if wished == Transport::Dev {
+        return Err("as asked for".to_owned());
+    }
+    if ring::is_switched_off() {
+        return Err(NOT_OFFERED.to_owned());
+    }
+    let device = fd
+        .try_clone()
+        .map_err(|e| format!("cannot duplicate the descriptor of /dev/fuse: {e}"))?;
+    Prepared::new(Arc::new(device), Arc::clone(operations)).map_err(|e| e.to_string())
+}
+
+const NOT_OFFERED: &str = "this kernel does not offer io_uring: that takes Linux 6.14 and, as root, \
+                           `echo Y > /sys/module/fuse/parameters/enable_uring`";
+
+/// Registers the ring if INIT agreed on one.
+fn start(prepared: Result<Prepared, String>, offered: bool) -> (Option<Running>, Served) {
+    let why = match prepared {
+        Err(why) => why,
+        Ok(_) if !offered => NOT_OFFERED.to_owned(),
+        Ok(prepared) => match prepared.start() {
+            Ok(running) => {
+                let threads = running.threads();
+                return (Some(running), Served::Ring { threads });
+            }
+            Err(e) => e.to_string(),
+        },
+    };
+    (None, Served::Dev { why })
 }
 
 impl Server {
@@ -86,10 +201,17 @@ impl Server {
     pub fn stats(&self) -> &Arc<Stats> {
         &self.stats
     }
+
+    /// Which way requests come, and why.
+    #[must_use]
+    pub fn served(&self) -> &Served {
+        &self.served
+    }
 }
 
 fn default_threads() -> usize {
-    thread::available_parallelism()
-        .map_or(2, usize::from)
+    // Not `available_parallelism`: it looks at quotas of cgroups too, in a dozen calls.
+    rustix::thread::sched_getaffinity(None)
+        .map_or(2, |cpus| usize::try_from(cpus.count()).unwrap_or(2))
         .clamp(2, 4)
 }

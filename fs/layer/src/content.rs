@@ -4,7 +4,7 @@
 use std::{borrow::Cow, fs::File, io, os::unix::fs::FileExt, sync::Arc};
 
 use pellicle_store::{
-    Attr, Digest, FileKind, Ino, Tree,
+    Attr, Content, Digest, FileKind, Ino, Tree,
     tree::{ContentRef, Extents, PackedRef, TreeError},
 };
 
@@ -81,17 +81,31 @@ impl<T: Files + Send + Sync> Lower for T {
         }
     }
 
+    fn stored(&self, ino: Ino) -> Result<Option<Content>, LowerError> {
+        let content = self.tree().content(ino).map_err(tree_error)?.to_content();
+        let is_in_archive = matches!(content, Content::Span { .. } | Content::SparseSpan { .. });
+        Ok((!is_in_archive).then_some(content))
+    }
+
     fn seek(&self, ino: Ino, offset: u64, data: bool) -> Result<Option<u64>, LowerError> {
         seek(self.tree(), ino, offset, data)
+    }
+
+    fn names_of(&self, ino: Ino, each: &mut dyn FnMut(Ino, &[u8])) -> Result<bool, LowerError> {
+        self.tree().names_of(ino, each).map_err(tree_error)
     }
 
     fn layer_of(&self, ino: Ino) -> Result<u32, LowerError> {
         self.tree().layer_of(ino).map_err(tree_error)
     }
+
+    fn release_memory(&self) {
+        self.tree().release_memory();
+    }
 }
 
 /// An error of a tree as one of the layer it is in.
-fn tree_error(error: TreeError) -> LowerError {
+pub(crate) fn tree_error(error: TreeError) -> LowerError {
     match error {
         TreeError::NoSuchNode { ino, wanted } => LowerError::NoSuchNode { ino, wanted },
         TreeError::Io { path, source, .. } => LowerError::Io {
@@ -197,6 +211,16 @@ fn read(
             source,
         }),
     }
+}
+
+/// Reads from `offset` of a file whose content is the first `size` bytes of `file`.
+pub(crate) fn read_span(file: &File, offset: u64, size: u64, buf: &mut [u8]) -> io::Result<usize> {
+    let left = usize::try_from(size.saturating_sub(offset)).unwrap_or(usize::MAX);
+    let n = left.min(buf.len());
+    if let Some(buf) = buf.get_mut(..n) {
+        file.read_exact_at(buf, offset)?;
+    }
+    Ok(n)
 }
 
 fn read_sparse(

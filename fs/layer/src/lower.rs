@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fs::File, io, sync::Arc};
 
-use pellicle_store::{Attr, FileKind, Ino};
+use pellicle_store::{Attr, Content, FileKind, Ino};
 
 /// Why a read-only layer could not answer.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +22,16 @@ pub enum LowerError {
         what: String,
         /// What is wrong with it.
         detail: String,
+    },
+    /// A host file is not what it was when the layer was opened.
+    #[error(
+        "{what} was changed while it was in use: {detail}; unmount before changing lower layers"
+    )]
+    Changed {
+        /// The file.
+        what: String,
+        /// In what.
+        detail: &'static str,
     },
     /// The host failed to give the data.
     #[error("cannot read {what}")]
@@ -113,6 +123,17 @@ pub trait Lower: Send + Sync {
     /// As [`Lower::read`].
     fn backing(&self, ino: Ino) -> Result<Option<Arc<File>>, LowerError>;
 
+    /// The content of regular file `ino` in the words of a tree, where objects of a store and bytes at
+    /// hand are all of it: so that a layer can have it without anything being read. `None` where
+    /// they are not.
+    ///
+    /// # Errors
+    /// As [`Lower::read`].
+    fn stored(&self, ino: Ino) -> Result<Option<Content>, LowerError> {
+        let _ = ino;
+        Ok(None)
+    }
+
     /// The start of the first data (`data`) or hole (not `data`) at or after `offset` in regular
     /// file `ino`, as `lseek(2)` with `SEEK_DATA` and `SEEK_HOLE`; the end of the file counts as
     /// a hole; `None` is ENXIO.
@@ -121,9 +142,23 @@ pub trait Lower: Send + Sync {
     /// As [`Lower::read`].
     fn seek(&self, ino: Ino, offset: u64, data: bool) -> Result<Option<u64>, LowerError>;
 
+    /// Calls `each` with every name that leads to `ino`: the directory and the name in it; the root
+    /// has none. `false`, without a call, if the layer cannot tell but by listing everything.
+    ///
+    /// # Errors
+    /// As [`Lower::attr`].
+    fn names_of(&self, ino: Ino, each: &mut dyn FnMut(Ino, &[u8])) -> Result<bool, LowerError> {
+        let _ = (ino, each);
+        Ok(false)
+    }
+
     /// Index (lowest layer 0) of the image layer that `ino` came from.
     ///
     /// # Errors
     /// As [`Lower::attr`].
     fn layer_of(&self, ino: Ino) -> Result<u32, LowerError>;
+
+    /// The kernel has forgotten many inodes: whatever memory was filled by answering about them
+    /// may go. It is called now and then while other threads ask.
+    fn release_memory(&self) {}
 }

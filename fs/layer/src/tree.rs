@@ -5,28 +5,24 @@
 //! this process's limit allows. That table is the only lock here: it is split by digest, and held
 //! neither while a file is opened nor while it is read.
 
-use std::{fs::File, num::NonZeroUsize, sync::Arc};
+use std::{fs::File, sync::Arc};
 
-use lru::LruCache;
-use parking_lot::Mutex;
 use pellicle_store::{
     Digest, Objects, Store, StoreError, Tree,
     tree::{ContentRef, PackedRef},
 };
 
-use crate::{LowerError, content::Files};
-
-/// Parts of the table of open objects: as many as threads are likely to meet there.
-const PARTS: usize = 16;
-
-/// Never more open objects than this, however many the host allows.
-const OPEN_MAX: u64 = 4096;
+use crate::{
+    LowerError,
+    content::Files,
+    opened::{Opened, open_limit},
+};
 
 /// A [`Tree`] with its contents.
 pub struct TreeLower {
     tree: Tree,
     objects: Objects,
-    open: [Mutex<LruCache<Digest, Arc<File>>>; PARTS],
+    open: Opened<Digest>,
 }
 
 impl TreeLower {
@@ -39,11 +35,10 @@ impl TreeLower {
     /// The same with about `limit` objects kept open at most (16 at least).
     #[must_use]
     pub fn with_open_limit(tree: Tree, store: &Store, limit: usize) -> Self {
-        let part = NonZeroUsize::new(limit / PARTS).unwrap_or(NonZeroUsize::MIN);
         Self {
             tree,
             objects: store.objects().clone(),
-            open: std::array::from_fn(|_| Mutex::new(LruCache::new(part))),
+            open: Opened::new(limit),
         }
     }
 
@@ -60,13 +55,11 @@ impl Files for TreeLower {
     }
 
     fn object(&self, id: &Digest) -> Result<Arc<File>, LowerError> {
-        let part = self.open.get(usize::from(id.0[0]) % PARTS);
-        if let Some(file) = part.and_then(|p| p.lock().get(id).cloned()) {
+        if let Some(file) = self.open.get(id) {
             return Ok(file);
         }
         let file = Arc::new(self.objects.open(id).map_err(from_store)?);
-        // Dropped after the lock: closing a file may take its time.
-        let _old = part.and_then(|p| p.lock().push(*id, Arc::clone(&file)));
+        self.open.put(*id, &file);
         Ok(file)
     }
 
@@ -87,12 +80,6 @@ impl Files for TreeLower {
             _ => self.tree.name().to_owned(),
         }
     }
-}
-
-/// How many objects may be kept open: a quarter of what this process may have open at all.
-fn open_limit() -> usize {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    usize::try_from((limit.unwrap_or(OPEN_MAX) / 4).min(OPEN_MAX)).unwrap_or(PARTS)
 }
 
 fn from_store(error: StoreError) -> LowerError {

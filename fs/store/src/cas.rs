@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     Digest, StoreError,
-    pool::{Durability, Pool, Writer},
+    pool::{Durability, Pool, Taking, Writer},
     temp::Temps,
 };
 
@@ -29,10 +29,37 @@ impl Objects {
     }
 }
 
+impl Objects {
+    /// Makes an object of `file`, an open file of the host that nobody changes meanwhile. `each` hears
+    /// how many bytes were read and says whether to go on; `None` if not.
+    ///
+    /// # Errors
+    /// The host's; nothing is left then.
+    pub fn take_in(
+        &self,
+        file: &File,
+        how: Taking,
+        each: &mut dyn FnMut(u64) -> bool,
+    ) -> Result<Option<Digest>, StoreError> {
+        self.0.take_in(file, how, each)
+    }
+}
+
 impl Blobs {
     pub(crate) fn new(root: &Path, temps: Arc<Temps>) -> Self {
         let dir = root.join("blobs/sha256");
         Self(Pool::new("blob", dir, false, Durability::AtOnce, temps))
+    }
+
+    /// Calls `each` with every blob that is there.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn each(&self, each: &mut dyn FnMut(Digest)) -> Result<(), StoreError> {
+        self.0.each(&mut |id, _| {
+            each(id);
+            Ok(())
+        })
     }
 
     /// Removes it, if it is there; whether it was.

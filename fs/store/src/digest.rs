@@ -1,6 +1,8 @@
 //! SHA-256 digests, the names of everything in the store.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, io, str::FromStr};
+
+use sha2::{Digest as _, Sha256};
 
 /// A SHA-256 digest; written `sha256:<64 hex digits>` as in the OCI image specification
 /// (descriptor.md, "Digests").
@@ -22,8 +24,7 @@ impl Digest {
     /// The digest of `bytes`.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
-        use sha2::Digest as _;
-        Self(sha2::Sha256::digest(bytes).into())
+        Self(Sha256::digest(bytes).into())
     }
 
     /// The chain id of a stack of layers, lowest first (OCI image-spec config.md, "Layer `ChainID`").
@@ -34,6 +35,38 @@ impl Digest {
         Some(rest.iter().fold(*first, |chain, diff| {
             Self::of(format!("{chain} {diff}").as_bytes())
         }))
+    }
+}
+
+/// Takes bytes for a digest, and counts them.
+#[derive(Clone, Debug, Default)]
+pub struct Hasher {
+    sum: Sha256,
+    len: u64,
+}
+
+impl Hasher {
+    /// Takes the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.sum.update(bytes);
+        self.len += bytes.len() as u64;
+    }
+
+    /// The digest of all bytes taken, and their number.
+    #[must_use]
+    pub fn finish(self) -> (Digest, u64) {
+        (Digest(self.sum.finalize().into()), self.len)
+    }
+}
+
+impl io::Write for Hasher {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.update(buf);
+        Ok(buf.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -69,6 +69,20 @@ impl StoreError {
     }
 }
 
+/// The error with its causes, in one line.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let more = cause.to_string();
+        if !text.ends_with(&more) {
+            text = format!("{text}: {more}");
+        }
+        next = cause.source();
+    }
+    text
+}
+
 /// What the host's answer means here, where it alone does not tell.
 fn hint(source: &io::Error) -> &'static str {
     match source.raw_os_error() {

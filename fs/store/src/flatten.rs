@@ -9,8 +9,8 @@
 use std::collections::HashMap;
 
 use crate::{
-    Child, Content, Device, FileKind, Ino, Meta, NodeId, Packed, Tree, TreeBuilder,
-    tree::{Body, ContentRef, Extents, PackedRef, TreeError},
+    Child, Content, Device, FileKind, Ino, Meta, NodeId, Tree, TreeBuilder,
+    tree::{Body, TreeError},
 };
 
 /// What becomes of whiteouts.
@@ -202,7 +202,7 @@ impl Overlay<'_> {
                 let (content, size) = self.tree.content_and_size(ino)?;
                 Body::Regular {
                     size,
-                    content: owned(content),
+                    content: content.to_content(),
                 }
             }
             FileKind::Symlink => Body::Symlink(self.tree.readlink(ino)?.to_vec()),
@@ -211,31 +211,5 @@ impl Overlay<'_> {
             FileKind::Fifo => Body::Fifo,
             FileKind::Socket => Body::Socket,
         })
-    }
-}
-
-fn owned(content: ContentRef<'_>) -> Content {
-    let list = |extents: Extents<'_>| {
-        (0..extents.len())
-            .filter_map(|i| extents.get(i))
-            .map(|(extent, _)| extent)
-            .collect()
-    };
-    match content {
-        ContentRef::Empty => Content::Empty,
-        ContentRef::Inline(bytes) => Content::Inline(bytes.to_vec()),
-        ContentRef::Object(id) => Content::Object(id),
-        ContentRef::Sparse { extents, data } => Content::Sparse {
-            extents: list(extents),
-            data: match data {
-                PackedRef::Inline(bytes) => Packed::Inline(bytes.to_vec()),
-                PackedRef::Object(id) => Packed::Object(id),
-            },
-        },
-        ContentRef::Span { offset } => Content::Span { offset },
-        ContentRef::SparseSpan { extents, offset } => Content::SparseSpan {
-            extents: list(extents),
-            offset,
-        },
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! See `fs/docs/ARCHITECTURE.md` and `fs/docs/FORMAT.md`.
 
+pub mod archive;
 mod cas;
 mod collect;
 pub mod digest;
@@ -11,6 +12,8 @@ pub mod import;
 mod lock;
 pub mod node;
 mod pool;
+mod quarantine;
+mod repair;
 mod store;
 mod temp;
 pub mod tree;
@@ -18,15 +21,17 @@ mod verify;
 
 pub use cas::{Blobs, Objects};
 pub use collect::{Collected, Roots};
-pub use digest::Digest;
+pub use digest::{Digest, Hasher};
 pub use error::StoreError;
 pub use flatten::{Whiteouts, flatten};
-pub use lock::StoreLock;
+pub use lock::{Hold, StoreLock};
 pub use node::{Attr, Device, FileKind, Ino, Time};
-pub use pool::Writer;
+pub use pool::{Taking, Writer};
+pub use quarantine::Quarantine;
+pub use repair::{Outcome, Repaired, Sources};
 pub use store::Store;
 pub use tree::{
     Body, Child, Content, Extent, INLINE_MAX, INLINE_TOTAL_MAX, Meta, NodeId, Packed, Tree,
     TreeBuilder, TreeError, TreeHeader, TreeKind,
 };
-pub use verify::{Damage, VerifyReport};
+pub use verify::{Damage, DamagedDirectory, VerifyReport};

@@ -2,7 +2,13 @@
 //!
 //! One file, `locks/store`, locked with `flock(2)`: shared by whatever relies on what is in the store
 //! (running mounts, imports), exclusively by what removes from it. The kernel releases it when the
-//! process ends, however that happens. Lock order: `locks/store` before `locks/tmp`.
+//! process ends, however that happens. Lock order: `locks/store`, `locks/repair`, `locks/adding`,
+//! `locks/tmp`.
+//!
+//! A repair runs beside mounts and imports, and holds the first one shared like these. What it takes
+//! away without putting anything in its place must not be what an import just found and relies on:
+//! `locks/adding` is shared by imports until the tree that names their contents is there, and a
+//! repair has it exclusively for that moment. `locks/repair` keeps repairs apart.
 
 use std::{
     fs::{self, File},
@@ -66,6 +72,36 @@ impl Drop for StoreLock {
     }
 }
 
+/// What a lock file other than `locks/store` is held for, until it is dropped.
+#[derive(Debug)]
+#[must_use]
+pub struct Hold(File);
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        // Closing alone would leave it to a child that was forked meanwhile.
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
+}
+
+/// Whoever puts contents into the store; waits half a minute for a repair that takes some away.
+pub(crate) fn adding(root: &Path) -> Result<Hold, StoreError> {
+    let how = FlockOperation::NonBlockingLockShared;
+    take_file(root, "locks/adding", how, PATIENCE).map(Hold)
+}
+
+/// Holds off whoever puts contents into the store; waits half a minute for those that do.
+pub(crate) fn taking_away(root: &Path) -> Result<Hold, StoreError> {
+    let how = FlockOperation::NonBlockingLockExclusive;
+    take_file(root, "locks/adding", how, PATIENCE).map(Hold)
+}
+
+/// The one repair; does not wait for another.
+pub(crate) fn repairing(root: &Path) -> Result<Hold, StoreError> {
+    let how = FlockOperation::NonBlockingLockExclusive;
+    take_file(root, "locks/repair", how, Duration::ZERO).map(Hold)
+}
+
 /// Opens a lock file, making it where it is missing. A store that cannot be written to can still be
 /// locked as long as the file is there.
 pub(crate) fn open_lock_file(path: &Path) -> Result<File, StoreError> {
@@ -81,7 +117,16 @@ pub(crate) fn open_lock_file(path: &Path) -> Result<File, StoreError> {
 }
 
 fn take(root: &Path, how: FlockOperation, patience: Duration) -> Result<File, StoreError> {
-    let path = root.join("locks/store");
+    take_file(root, "locks/store", how, patience)
+}
+
+fn take_file(
+    root: &Path,
+    name: &str,
+    how: FlockOperation,
+    patience: Duration,
+) -> Result<File, StoreError> {
+    let path = root.join(name);
     let file = open_lock_file(&path)?;
     let start = Instant::now();
     loop {
@@ -148,5 +193,29 @@ mod tests {
         ] {
             assert_eq!(holder(other, 8123), None, "{other}");
         }
+    }
+
+    #[test]
+    fn nothing_is_taken_away_while_somebody_adds_and_one_repair_runs_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        fs::create_dir(root.join("locks")).unwrap();
+        let now = |name, how| take_file(root, name, how, Duration::ZERO);
+        let take_away = || now("locks/adding", FlockOperation::NonBlockingLockExclusive);
+        let (one, two) = (adding(root).unwrap(), adding(root).unwrap());
+        assert!(matches!(take_away(), Err(StoreError::Busy { .. })));
+        drop(one);
+        assert!(take_away().is_err());
+        drop(two);
+        let hold = taking_away(root).unwrap();
+        let add = now("locks/adding", FlockOperation::NonBlockingLockShared);
+        assert!(matches!(add, Err(StoreError::Busy { .. })));
+        drop(hold);
+        drop(adding(root).unwrap());
+
+        let repair = repairing(root).unwrap();
+        assert!(matches!(repairing(root), Err(StoreError::Busy { .. })));
+        drop(repair);
+        drop(repairing(root).unwrap());
     }
 }

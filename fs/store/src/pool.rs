@@ -8,9 +8,10 @@
 //! store only if it is as long, and is replaced otherwise.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashSet},
     fs::{self, File},
     io::{self, Write as _},
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -19,7 +20,7 @@ use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    Digest, StoreError,
+    Digest, Hasher, StoreError,
     temp::{Temp, Temps, sync_dir},
 };
 
@@ -29,6 +30,19 @@ const HOLD_MAX: usize = 128 << 10;
 
 /// Up to this many new files are synced one by one; for more the whole file system is.
 const FEW: usize = 16;
+
+/// Bytes read at a time of a file that is taken in.
+const HASH_BUFFER: usize = 256 << 10;
+
+/// How a file of the host becomes a content of the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taking {
+    /// It is given one more name: no byte is moved, and nobody may write to it from then on under
+    /// its old one. It is copied where it cannot be (another file system).
+    Link,
+    /// It is copied, sharing its blocks where the host can.
+    Copy,
+}
 
 /// When the names of a [`Pool`] are durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +67,8 @@ struct Inner {
     durability: Durability,
     temps: Arc<Temps>,
     pending: Mutex<Pending>,
+    /// What is there and known to be damaged: it is replaced when its content comes again.
+    distrusted: Mutex<HashSet<Digest>>,
 }
 
 /// What this process put there, or found there and relies on, and has not synced.
@@ -79,7 +95,23 @@ impl Pool {
             durability,
             temps,
             pending: Mutex::new(Pending::Few(Vec::new())),
+            distrusted: Mutex::default(),
         }))
+    }
+
+    /// Has `ids` replaced, whatever is there, when their contents come again.
+    pub(crate) fn distrust(&self, ids: impl IntoIterator<Item = Digest>) {
+        self.0.distrusted.lock().extend(ids);
+    }
+
+    /// Whether `id` is distrusted, and was not replaced since.
+    pub(crate) fn is_distrusted(&self, id: &Digest) -> bool {
+        self.0.distrusted.lock().contains(id)
+    }
+
+    /// Trusts everything again.
+    pub(crate) fn trust_all(&self) {
+        self.0.distrusted.lock().clear();
     }
 
     pub(crate) fn path(&self, id: &Digest) -> PathBuf {
@@ -140,16 +172,41 @@ impl Pool {
         &self,
         each: &mut dyn FnMut(Digest, &Path) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        if !self.0.split {
-            return each_named(&self.0.dir, "", each);
-        }
-        for entry in list(&self.0.dir)? {
-            let name = entry.file_name();
-            if let Some(head) = name.to_str().filter(|n| n.len() == 2) {
-                each_named(&entry.path(), head, each)?;
-            }
+        for dir in self.directories()? {
+            self.each_in(&dir, each)?;
         }
         Ok(())
+    }
+
+    /// The directory of all of it.
+    pub(crate) fn top(&self) -> &Path {
+        &self.0.dir
+    }
+
+    /// The directories that its files are in.
+    pub(crate) fn directories(&self) -> Result<Vec<PathBuf>, StoreError> {
+        if !self.0.split {
+            return Ok(vec![self.0.dir.clone()]);
+        }
+        let is_head = |entry: &fs::DirEntry| {
+            let name = entry.file_name();
+            name.len() == 2 && name.as_encoded_bytes().iter().all(u8::is_ascii_hexdigit)
+        };
+        let entries = list(&self.0.dir)?.into_iter();
+        Ok(entries.filter(is_head).map(|e| e.path()).collect())
+    }
+
+    /// [`Pool::each`] in one of its directories.
+    pub(crate) fn each_in(
+        &self,
+        dir: &Path,
+        each: &mut dyn FnMut(Digest, &Path) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let head = match dir.file_name().and_then(|name| name.to_str()) {
+            Some(head) if self.0.split => head,
+            _ => "",
+        };
+        each_named(dir, head, each)
     }
 
     /// Makes everything durable that this process put here or found here so far.
@@ -185,6 +242,59 @@ impl Pool {
         dirs.iter().try_for_each(|dir| sync_dir(dir))
     }
 
+    /// Takes in the content of `file`, which nobody changes meanwhile. `each` hears how many bytes
+    /// were read and says whether to go on; `None` if not.
+    pub(crate) fn take_in(
+        &self,
+        file: &File,
+        how: Taking,
+        each: &mut dyn FnMut(u64) -> bool,
+    ) -> Result<Option<Digest>, StoreError> {
+        let copied = match how {
+            Taking::Copy => Some(self.0.temps.copy(file)?),
+            Taking::Link => None,
+        };
+        let from = copied.as_ref().map_or(file, |temp| &temp.file);
+        let Some((id, len)) = self.hash(from, each)? else {
+            return Ok(None);
+        };
+        if self.size(&id)? != Some(len) {
+            let temp = match copied {
+                Some(temp) => temp,
+                None => match self.0.temps.link(file)? {
+                    Some(temp) => temp,
+                    None => self.0.temps.copy(file)?,
+                },
+            };
+            temp.publish(&self.path(&id))?;
+        }
+        self.note(id);
+        Ok(Some(id))
+    }
+
+    fn hash(
+        &self,
+        file: &File,
+        each: &mut dyn FnMut(u64) -> bool,
+    ) -> Result<Option<(Digest, u64)>, StoreError> {
+        let mut hasher = Hasher::default();
+        let mut buffer = vec![0; HASH_BUFFER];
+        let mut at = 0;
+        loop {
+            let n = match file.read_at(&mut buffer, at) {
+                Ok(0) => return Ok(Some(hasher.finish())),
+                Ok(n) => n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) => return Err(StoreError::io("take a file into", &self.0.dir)(e)),
+            };
+            hasher.update(buffer.get(..n).unwrap_or_default());
+            at += n as u64;
+            if !each(n as u64) {
+                return Ok(None);
+            }
+        }
+    }
+
     /// Puts the `len` bytes of `id` there: those of `temp` followed by `rest`.
     fn publish(
         &self,
@@ -193,7 +303,7 @@ impl Pool {
         temp: Option<Temp>,
         rest: &[u8],
     ) -> Result<(), StoreError> {
-        if self.size(id)? != Some(len) {
+        if self.is_distrusted(id) || self.size(id)? != Some(len) {
             let mut temp = match temp {
                 Some(temp) => temp,
                 None => self.0.temps.create()?,
@@ -205,6 +315,7 @@ impl Pool {
                 synced.map_err(StoreError::io("sync", &temp.path))?;
             }
             temp.publish(&self.path(id))?;
+            self.0.distrusted.lock().remove(id);
         }
         match self.0.durability {
             // Also when it was there: whoever put it there may not have come this far yet.

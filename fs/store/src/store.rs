@@ -7,6 +7,7 @@
 //! blobs/sha256/<hex>   blobs as pulled
 //! images/ containers/  the launcher's
 //! locks/ tmp/
+//! quarantine/          what repairs set aside
 //! ```
 //!
 //! A tree is published last: once it can be seen, everything it names is there and durable. A tree
@@ -25,7 +26,7 @@ use std::{
 use crate::{
     Blobs, Digest, Objects, StoreError, StoreLock, Tree, TreeBuilder, TreeError, TreeHeader,
     TreeKind, Whiteouts, flatten,
-    lock::open_lock_file,
+    lock::{Hold, adding, open_lock_file},
     temp::{Temps, sync_dir},
 };
 
@@ -157,7 +158,11 @@ impl Store {
         self.write_tree(&header, tree)
     }
 
-    fn write_tree(&self, header: &TreeHeader, tree: TreeBuilder) -> Result<Tree, StoreError> {
+    pub(crate) fn write_tree(
+        &self,
+        header: &TreeHeader,
+        tree: TreeBuilder,
+    ) -> Result<Tree, StoreError> {
         let mut temp = self.temps().create()?;
         let shown = temp.path.clone();
         tree.write(header, &mut temp.file, &shown)?;
@@ -224,6 +229,16 @@ impl Store {
     /// [`StoreError::Busy`], and the host's.
     pub fn lock_shared(&self) -> Result<StoreLock, StoreError> {
         StoreLock::shared(self.root())
+    }
+
+    /// To be held by whoever puts contents into the store, from before the first until the tree that
+    /// names them is published: a repair does not take away meanwhile what was found there. Waits
+    /// half a minute for one that is about to.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`], and the host's.
+    pub fn lock_adding(&self) -> Result<Hold, StoreError> {
+        adding(self.root())
     }
 
     /// Holds off everything else. To be held from before it is decided what is still wanted until

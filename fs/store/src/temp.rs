@@ -13,15 +13,26 @@
 use std::{
     fs::{self, File, OpenOptions},
     io,
-    os::unix::fs::OpenOptionsExt as _,
+    os::{
+        fd::AsRawFd as _,
+        unix::fs::{FileExt as _, OpenOptionsExt as _},
+    },
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
 use parking_lot::Mutex;
-use rustix::fs::{FlockOperation, flock};
+use rustix::{
+    fs::{
+        AtFlags, CWD, FlockOperation, Mode, copy_file_range, fchmod, flock, ioctl_ficlone, linkat,
+    },
+    io::Errno,
+};
 
 use crate::{StoreError, Time};
+
+/// Bytes that one `copy_file_range(2)` is asked for.
+const COPY_AT_ONCE: usize = 1 << 30;
 
 /// Makes temporary files of one store.
 #[derive(Debug)]
@@ -58,8 +69,7 @@ impl Temps {
 
     /// A new empty file that nobody may write to once it is closed.
     pub(crate) fn create(&self) -> Result<Temp, StoreError> {
-        let dir = self.own_dir()?;
-        let path = dir.join(self.next.fetch_add(1, Relaxed).to_string());
+        let path = self.new_path()?;
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -68,6 +78,39 @@ impl Temps {
             .open(&path)
             .map_err(StoreError::io("create", &path))?;
         Ok(Temp { file, path })
+    }
+
+    /// One more name of `file`, which from now on nobody may write to; `None` where it cannot be
+    /// given one here.
+    pub(crate) fn link(&self, file: &File) -> Result<Option<Temp>, StoreError> {
+        let path = self.new_path()?;
+        let fail = || StoreError::io("take a file into", &path);
+        let held = file.try_clone().map_err(fail())?;
+        // By its descriptor, so that it is the file that was hashed, whatever its name is by now.
+        let open = format!("/proc/self/fd/{}", held.as_raw_fd());
+        match linkat(CWD, open, CWD, &path, AtFlags::SYMLINK_FOLLOW) {
+            Ok(()) => {}
+            Err(Errno::XDEV | Errno::PERM | Errno::MLINK | Errno::NOENT | Errno::OPNOTSUPP) => {
+                return Ok(None);
+            }
+            Err(e) => return Err(fail()(e.into())),
+        }
+        let temp = Temp { file: held, path };
+        fchmod(&temp.file, Mode::from_raw_mode(0o444))
+            .map_err(|e| StoreError::io("take a file into", &temp.path)(e.into()))?;
+        Ok(Some(temp))
+    }
+
+    /// A copy of `file`, by reflink or inside the kernel where the host can.
+    pub(crate) fn copy(&self, file: &File) -> Result<Temp, StoreError> {
+        let temp = self.create()?;
+        copy(file, &temp.file).map_err(StoreError::io("copy a file to", &temp.path))?;
+        Ok(temp)
+    }
+
+    fn new_path(&self) -> Result<PathBuf, StoreError> {
+        let dir = self.own_dir()?;
+        Ok(dir.join(self.next.fetch_add(1, Relaxed).to_string()))
     }
 
     fn own_dir(&self) -> Result<PathBuf, StoreError> {
@@ -171,6 +214,36 @@ impl Drop for Temp {
     fn drop(&mut self) {
         if !self.path.as_os_str().is_empty() {
             let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Copies all of `from` into the empty file `to`.
+fn copy(from: &File, to: &File) -> io::Result<()> {
+    if ioctl_ficlone(to, from).is_ok() {
+        return Ok(());
+    }
+    let (mut at, mut done) = (0, 0);
+    loop {
+        match copy_file_range(from, Some(&mut at), to, Some(&mut done), COPY_AT_ONCE) {
+            Ok(0) => break,
+            Ok(_) => {}
+            Err(Errno::INTR) => {}
+            Err(Errno::NOSPC) => return Err(Errno::NOSPC.into()),
+            // What the kernel will not copy is copied here.
+            Err(_) => break,
+        }
+    }
+    let mut buffer = vec![0; 256 << 10];
+    loop {
+        match from.read_at(&mut buffer, at) {
+            Ok(0) => return Ok(()),
+            Ok(n) => {
+                to.write_all_at(buffer.get(..n).unwrap_or_default(), at)?;
+                at += n as u64;
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
         }
     }
 }

@@ -24,6 +24,20 @@ impl Map {
         // of a type for which some bytes are invalid.
         unsafe { memmap2::Mmap::map(file) }.map(Self)
     }
+
+    /// Takes the pages out of this process's memory. They stay in the host's page cache, and come
+    /// back when they are touched.
+    ///
+    /// # Errors
+    /// The host's; nothing has changed then.
+    pub fn release(&self) -> io::Result<()> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        // SAFETY: the mapping is of a file and is never written to, so a page that is dropped
+        // comes back from the file with the same bytes, for whoever holds a slice of it too.
+        unsafe { self.0.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) }
+    }
 }
 
 impl Deref for Map {
@@ -46,11 +60,14 @@ mod tests {
         let map = Map::of(file.as_file()).unwrap();
         file.close().unwrap();
         assert_eq!(&*map, b"content");
+        map.release().unwrap();
+        assert_eq!(&*map, b"content");
     }
 
     #[test]
     fn an_empty_file_maps_to_no_bytes() {
         let map = Map::of(&tempfile::tempfile().unwrap()).unwrap();
         assert!(map.is_empty());
+        map.release().unwrap();
     }
 }

@@ -1,8 +1,17 @@
 //! Changes of attributes, among them of the size.
 
+use std::sync::Arc;
+
 use pellicle_store::{Attr, FileKind, Ino};
 
-use crate::{Union, change::Change, error::Error, inode::clear_set_id, request::SetAttr};
+use crate::{
+    Union,
+    change::Change,
+    error::Error,
+    inode::{Inode, clear_set_id},
+    request::{KillSetId, SetAttr},
+    table::Found,
+};
 
 impl Union {
     /// Changes attributes as one step, and gives what they then are.
@@ -10,7 +19,8 @@ impl Union {
     /// Beyond what is asked: any change sets the change time (unless given); a change of size
     /// sets the modification time (unless given); a change of owner clears set-id bits and file
     /// capabilities of what is no directory, for any caller, as the kernel's `chown_common` does
-    /// (a server that has FUSE_HANDLE_KILLPRIV_V2 must); a change of mode changes the access ACL.
+    /// (a server that has FUSE_HANDLE_KILLPRIV_V2 must); a change of size takes file capabilities
+    /// away; a change of mode changes the access ACL.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::IsDirectory`] or [`Error::Invalid`] for a size of what is no
@@ -19,8 +29,23 @@ impl Union {
         self.refuse_if_read_only()?;
         match set.size {
             Some(size) => self.truncate(ino, size, |change| self.apply_attr(change, ino, set))?,
-            None if asks_nothing(&set) => (),
+            None if set.asks_nothing() => (),
             None => {
+                let found = match self.table.find(ino) {
+                    Found::Inode(inode) => Some(inode),
+                    Found::Untouched | Found::Absent => None,
+                };
+                let is_lent = |inode: &&Arc<Inode>| inode.state.read().data.lent.is_some();
+                let lock = found
+                    .as_ref()
+                    .filter(is_lent)
+                    .map(|inode| inode.lock_content());
+                // Times that are set would be taken for older than the host's, and a dir upper sets the
+                // host's, which is no change of content.
+                let _lent = match &lock {
+                    Some(lock) => self.change_lent(lock)?,
+                    None => None,
+                };
                 let mut change = Change::begin(self)?;
                 self.apply_attr(&mut change, ino, set)?;
                 change.commit()?;
@@ -43,15 +68,13 @@ impl Union {
             node.ctime = set.ctime.unwrap_or(now);
             match set.perm {
                 Some(perm) => node.perm = perm & 0o7777,
-                None if chown => clear_set_id(node),
+                None if chown => clear_set_id(node, KillSetId::Member),
                 None => (),
             }
-            if set.kill_suid_sgid {
-                clear_set_id(node);
-            }
+            clear_set_id(node, set.kill_suid_sgid);
         })?;
-        let loses_capability = inode.kind != FileKind::Directory && (chown || set.kill_suid_sgid);
-        if loses_capability {
+        let changed = chown || set.size.is_some() || set.kill_suid_sgid != KillSetId::No;
+        if changed && inode.kind != FileKind::Directory {
             self.drop_capability(change, ino)?;
         }
         if let Some(perm) = set.perm {
@@ -59,20 +82,4 @@ impl Union {
         }
         Ok(())
     }
-}
-
-fn asks_nothing(set: &SetAttr) -> bool {
-    let SetAttr {
-        perm,
-        uid,
-        gid,
-        size: _,
-        atime,
-        mtime,
-        ctime,
-        kill_suid_sgid,
-    } = set;
-    let ids = uid.or(*gid).is_some();
-    let times = atime.or(*mtime).or(*ctime).is_some();
-    perm.is_none() && !ids && !times && !kill_suid_sgid
 }

@@ -20,6 +20,7 @@ use crate::{
     error::Error,
     inode::{Inode, State},
     names::Target,
+    ranges::Range,
     union::ChangeCount,
 };
 
@@ -42,6 +43,7 @@ pub(crate) struct Change<'u> {
     pub(crate) now: Time,
     count: MutexGuard<'u, ChangeCount>,
     nodes: Vec<(Arc<Inode>, Node)>,
+    own: Vec<(Arc<Inode>, Range)>,
     fresh: Vec<Arc<Inode>>,
     targets: Vec<(Arc<Inode>, Arc<[u8]>)>,
     xattrs: Vec<XattrChange>,
@@ -60,6 +62,7 @@ impl<'u> Change<'u> {
             now: Time::now(),
             count,
             nodes: Vec::new(),
+            own: Vec::new(),
             fresh: Vec::new(),
             targets: Vec::new(),
             xattrs: Vec::new(),
@@ -101,6 +104,11 @@ impl<'u> Change<'u> {
         f(&mut node);
         self.nodes.push((inode.clone(), node));
         Ok(())
+    }
+
+    /// The bytes of `range` are in the data file of `inode`, whose content an edit makes mixed.
+    pub(crate) fn own(&mut self, inode: &Arc<Inode>, range: Range) {
+        self.own.push((inode.clone(), range));
     }
 
     /// A change of the names in `dir`: its times are now.
@@ -200,6 +208,11 @@ impl<'u> Change<'u> {
         let mut records = Vec::with_capacity(self.nodes.len() + self.names.len() + 2);
         let staying = self.nodes.iter().filter(|(i, _)| !self.is_gone(i.ino));
         records.extend(staying.map(|(_, node)| Record::Node(*node)));
+        records.extend(self.own.iter().map(|(inode, range)| Record::Own {
+            ino: inode.ino,
+            start: range.start,
+            end: range.end,
+        }));
         records.extend(self.targets.iter().map(|(inode, target)| Record::Symlink {
             ino: inode.ino,
             target,
@@ -238,7 +251,9 @@ impl<'u> Change<'u> {
         self.count.since_check += 1;
         if self.count.since_check >= crate::compact::CHECK_EVERY {
             self.count.since_check = 0;
-            self.union.compact_if_worth_it();
+            let union = self.union;
+            drop(self);
+            union.compact_if_worth_it();
         }
         Ok(())
     }
@@ -276,6 +291,15 @@ impl<'u> Change<'u> {
             states.with(inode.ino, |state| {
                 state.now = *node;
                 state.recorded = true;
+                let before = state.range_count();
+                if node.content == ContentSource::Mixed {
+                    let own = state.own.get_or_insert_default();
+                    let said = self.own.iter().filter(|(i, _)| i.ino == inode.ino);
+                    said.for_each(|(_, range)| own.insert(*range));
+                } else {
+                    state.own = None;
+                }
+                self.union.note_details(before, state.range_count());
             });
         }
         for (inode, target) in &self.targets {
@@ -295,20 +319,19 @@ impl<'u> Change<'u> {
                 let names = state.names.get_or_insert_default();
                 let before = names.len();
                 names.set(&n.name, n.target, n.in_lower);
-                self.union.note_names(before, names.len());
+                self.union.note_details(before, names.len());
             });
         }
         for inode in &self.gone {
             states.with(inode.ino, |state| {
                 state.gone = true;
-                let names = state.names.take().map_or(0, |names| names.len());
-                self.union.note_names(names, 0);
+                self.union.note_details(state.take_details(), 0);
             });
         }
         drop(states);
         for inode in &self.gone {
             self.union.table.remove(inode.ino);
-            if inode.state.read().now.content == ContentSource::Data
+            if inode.state.read().now.content.has_data()
                 && let Ok(upper) = self.union.upper()
             {
                 upper.remove_data(inode.ino);

@@ -2,7 +2,10 @@
 
 use pellicle_store::FileKind;
 
-use crate::error::Error;
+use crate::{
+    acl::{ACCESS, DEFAULT},
+    error::Error,
+};
 
 /// Longest file name, bytes (`NAME_MAX`).
 pub(crate) const NAME_MAX: usize = 255;
@@ -50,6 +53,20 @@ pub(crate) fn check_xattr_name(name: &[u8]) -> Result<(), Error> {
         return Err(Error::Invalid);
     }
     Ok(())
+}
+
+/// An attribute that may be set: in a namespace that xattr(7) knows, as on ext4. What a layer brings
+/// besides can be read and removed.
+pub(crate) fn check_xattr_namespace(name: &[u8]) -> Result<(), Error> {
+    if name == ACCESS || name == DEFAULT {
+        return Ok(());
+    }
+    let known: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
+    match known.iter().find_map(|prefix| name.strip_prefix(*prefix)) {
+        Some([]) => Err(Error::Invalid),
+        Some(_) => Ok(()),
+        None => Err(Error::Unsupported),
+    }
 }
 
 /// The end of a range of a file's bytes.

@@ -3,26 +3,47 @@
 use pellicle_store::{FileKind, Ino};
 use pellicle_upper::Record;
 
-use crate::{Union, inode::Inode, table::Found};
+use crate::{Union, error::Error, inode::Inode, table::Found};
 
 /// Changes between two questions whether compaction is worth it.
 pub(crate) const CHECK_EVERY: u32 = 1024;
 
 impl Union {
-    /// Called under the change lock, so that the snapshot is of one moment.
+    /// To be called without the change lock: others change the tree meanwhile.
     pub(crate) fn compact_if_worth_it(&self) {
         let Ok(upper) = self.upper() else { return };
         if !upper.wants_compaction(self.live_records()) {
             return;
         }
         // The old log stays if this fails, and nothing is lost.
-        if let Err(error) = upper.compact(&mut |say| self.snapshot(say)) {
+        if let Err(error) = self.compact() {
             tracing::warn!(%error, "the log of changes could not be compacted");
         }
     }
 
-    /// Says every record of the present state: all inodes first, then what is said of them.
-    pub(crate) fn snapshot(&self, say: &mut dyn FnMut(Record<'_>)) {
+    /// Replaces the upper's log by a shorter one that says the same. Comes by itself when it is
+    /// worth it. Changes go on meanwhile; of two calls at once the second does nothing.
+    ///
+    /// # Errors
+    /// [`Error::ReadOnly`], and what the upper says; the old log then stays.
+    pub fn compact(&self) -> Result<(), Error> {
+        self.refuse_if_read_only()?;
+        let Some(_one) = self.compacting.try_lock() else {
+            return Ok(());
+        };
+        let upper = self.upper()?;
+        // Between two changes, none of which is in the log and not yet in memory.
+        let since = {
+            let _held = self.changes.lock();
+            upper.position()
+        };
+        Ok(upper.compact(since, &mut |say| self.snapshot(say))?)
+    }
+
+    /// Says every record of the state: all inodes first, then what is said of them. Each inode is
+    /// as it is when its turn comes. What is said of one is said only if its node was, which a
+    /// log needs to make sense at every point.
+    fn snapshot(&self, say: &mut dyn FnMut(Record<'_>)) {
         // The highest number ever given, so that none is given twice over the years.
         let highest = Ino(self.ino_end().saturating_sub(1));
         if !self.table.is_lower(highest) && matches!(self.table.find(highest), Found::Absent) {
@@ -31,11 +52,28 @@ impl Union {
         let mut all = self.table.all();
         all.retain(|inode| inode.state.read().recorded);
         for inode in &all {
-            say(Record::Node(inode.state.read().now));
+            say_node(inode, say);
         }
         for inode in &all {
             say_details(inode, say);
         }
+    }
+}
+
+/// An inode and, of the same moment, which bytes of mixed content are in its data file.
+fn say_node(inode: &Inode, say: &mut dyn FnMut(Record<'_>)) {
+    let (now, own): (_, Vec<_>) = {
+        let state = inode.state.read();
+        let own = state.own.iter().flat_map(|own| own.each());
+        (state.now, own.collect())
+    };
+    say(Record::Node(now));
+    for range in own {
+        say(Record::Own {
+            ino: inode.ino,
+            start: range.start,
+            end: range.end,
+        });
     }
 }
 

@@ -1,7 +1,7 @@
 //! Where the bytes of a regular file are, and how they get to where they may be changed.
 //!
-//! The seam behind which copy-up by chunks goes: the rest of the union knows only
-//! [`Union::read_at`], [`Union::sink`] and the three [`ContentSource`]s.
+//! The rest of the union knows only [`Union::read_now`], [`Union::sink`], [`Union::claim`] and the
+//! four [`ContentSource`]s; what is mixed is dealt with in [`crate::mixed`].
 //!
 //! Two rules make sizes true at every crash: bytes of the data file past the inode's size are no
 //! content and are cut off before the inode grows over them ([`Union::trim`]), and bytes past the
@@ -11,29 +11,72 @@
 use std::{fs::File, io, os::unix::fs::FileExt, sync::Arc};
 
 use pellicle_store::Ino;
-use pellicle_upper::{ContentSource, Node};
-use rustix::fs::{copy_file_range, ftruncate, ioctl_ficlone};
+use pellicle_upper::{ContentSource, Host, Node, Upper};
 
 use crate::{
     Union,
     change::Change,
     error::Error,
     inode::{ContentLock, Inode},
+    mixed::Saying,
 };
 
 /// Bytes moved at a time where the host cannot do it in the kernel.
 const BUFFER: usize = 256 * 1024;
 
 /// A data file that may be written, under its content lock.
-pub(crate) struct Sink {
+pub(crate) struct Sink<'u> {
     pub(crate) file: Arc<File>,
     /// It counts only once a change says so.
     fresh: bool,
+    /// What is changed in place cannot be taken back, so it shall not be for want of room that the
+    /// change cannot be kept.
+    room: Option<Room<'u>>,
+    /// What the change says of mixed content; `None` if all content is in the data file.
+    pub(crate) mixed: Option<Saying>,
+}
+
+/// Room for one small change.
+struct Room<'u>(&'u dyn Upper);
+
+impl<'u> Room<'u> {
+    fn set_aside(upper: &'u dyn Upper) -> Result<Self, Error> {
+        upper.reserve()?;
+        Ok(Self(upper))
+    }
+}
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        self.0.release();
+    }
+}
+
+impl Sink<'_> {
+    /// The change came to `end` only.
+    pub(crate) fn shorten(&mut self, end: u64) {
+        if let Some(mixed) = &mut self.mixed {
+            mixed.shorten(end);
+        }
+    }
 }
 
 impl Union {
-    /// Reads content as `now` has it; short only at its end.
-    pub(crate) fn read_at(&self, now: &Node, offset: u64, buf: &mut [u8]) -> Result<usize, Error> {
+    /// Reads content; short only at its end.
+    pub(crate) fn read_now(
+        &self,
+        inode: &Inode,
+        offset: u64,
+        buf: &mut [u8],
+    ) -> Result<usize, Error> {
+        let (now, pieces) = {
+            let state = inode.state.read();
+            if state.gone {
+                return Err(Error::NotFound);
+            }
+            let end = offset.saturating_add(buf.len() as u64);
+            (state.now, state.pieces(offset, end.min(state.now.size)))
+        };
         let left = now.size.saturating_sub(offset);
         let want = usize::try_from(left).unwrap_or(usize::MAX).min(buf.len());
         let Some(buf) = buf.get_mut(..want).filter(|buf| !buf.is_empty()) else {
@@ -42,6 +85,7 @@ impl Union {
         let got = match now.content {
             ContentSource::Lower => self.lower.read(now.ino, offset, buf)?,
             ContentSource::Zero => 0,
+            ContentSource::Mixed => self.read_pieces(now.ino, &pieces, buf)?,
             ContentSource::Data => {
                 let file = self.upper()?.data(now.ino)?;
                 read_full(&file, buf, offset).map_err(host(now.ino, "read"))?
@@ -53,31 +97,41 @@ impl Union {
         Ok(want)
     }
 
-    /// The data file of a locked inode, made and filled with the first `keep` bytes of what the
-    /// content is now where there is none.
-    pub(crate) fn sink(&self, lock: &ContentLock<'_>, keep: u64) -> Result<Sink, Error> {
+    /// The data file of a locked inode, made where there is none: with all of the content, or with
+    /// none of it if that is to be copied piece by piece ([`Union::claim`]).
+    pub(crate) fn sink(&self, lock: &ContentLock<'_>) -> Result<Sink<'_>, Error> {
         self.refuse_if_read_only()?;
         let now = lock.inode.now()?;
         let upper = self.upper()?;
-        if now.content == ContentSource::Data {
-            let file = upper.data(now.ino)?;
-            return Ok(Sink { file, fresh: false });
+        if now.content.has_data() {
+            let file = upper.data_to_write(now.ino)?;
+            let mixed = now.content == ContentSource::Mixed;
+            return Ok(Sink {
+                file,
+                fresh: false,
+                room: Some(Room::set_aside(upper)?),
+                mixed: mixed.then(|| Saying::new(upper.chunks().unwrap_or_default(), None)),
+            });
         }
         let file = upper.create_data(now.ino)?;
-        let keep = keep.min(now.size);
-        if now.content == ContentSource::Lower && keep > 0 {
-            if let Err(error) = self.copy_up(&now, keep, &file) {
+        let mixed = match self.copy_up(lock.inode, &now, &file) {
+            Ok(mixed) => mixed,
+            Err(error) => {
                 upper.remove_data(now.ino);
                 return Err(error);
             }
-            upper.note_copied(now.ino);
-        }
+        };
         lock.inode.data_changed(true);
-        Ok(Sink { file, fresh: true })
+        Ok(Sink {
+            file,
+            fresh: true,
+            room: None,
+            mixed,
+        })
     }
 
     /// Cuts off what an unfinished write may have left past the inode's size.
-    pub(crate) fn trim(&self, lock: &ContentLock<'_>, sink: &Sink) -> Result<(), Error> {
+    pub(crate) fn trim(&self, lock: &ContentLock<'_>, sink: &Sink<'_>) -> Result<(), Error> {
         let (size, exact) = {
             let state = lock.inode.state.read();
             (state.now.size, state.data.exact)
@@ -88,9 +142,7 @@ impl Union {
         let fail = host(lock.inode.ino, "trim");
         let length = sink.file.metadata().map_err(&fail)?.len();
         if length > size {
-            ftruncate(&sink.file, size)
-                .map_err(io::Error::from)
-                .map_err(&fail)?;
+            self.host().truncate_data(&sink.file, size).map_err(&fail)?;
         }
         lock.inode.data_changed(true);
         Ok(())
@@ -100,16 +152,27 @@ impl Union {
     pub(crate) fn keep(
         &self,
         lock: &ContentLock<'_>,
-        sink: Sink,
+        mut sink: Sink<'_>,
         edit: impl FnOnce(&mut Change<'_>, &Arc<Inode>) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let kept = self.commit_content(lock, ContentSource::Data, edit);
+        let room = sink.room.take();
+        let (source, own) = Self::outcome(lock, &sink);
+        if sink.mixed.as_ref().is_some_and(Saying::claims) {
+            // Not before all of it is in the data file, or a sync beside this could miss the rest.
+            self.upper()?.note_copied(lock.inode.ino);
+        }
+        let kept = self.commit_content(lock, source, |change, inode| {
+            // No other change comes between this and the commit.
+            drop(room);
+            own.into_iter().for_each(|range| change.own(inode, range));
+            edit(change, inode)
+        });
         match &kept {
             Ok(()) => {
                 let exact = lock.inode.state.read().data.exact;
                 lock.inode.data_changed(exact);
             }
-            Err(_) => self.give_up(lock, sink),
+            Err(_) => self.give_up(lock, &sink),
         }
         kept
     }
@@ -128,57 +191,51 @@ impl Union {
     }
 
     /// Forgets what was done to the data file.
-    pub(crate) fn give_up(&self, lock: &ContentLock<'_>, sink: Sink) {
+    pub(crate) fn give_up(&self, lock: &ContentLock<'_>, sink: &Sink<'_>) {
         if sink.fresh {
             if let Ok(upper) = self.upper() {
                 upper.remove_data(lock.inode.ino);
             }
         } else {
+            if let Ok(upper) = self.upper() {
+                upper.undo_data(lock.inode.ino);
+            }
             lock.inode.data_changed(false);
         }
     }
 
-    /// Copies the first `keep` bytes of a lower file: shared with it where the host can, in the
-    /// kernel where it can, holes left as holes.
-    fn copy_up(&self, now: &Node, keep: u64, to: &File) -> Result<(), Error> {
-        let ino = now.ino;
-        let from = self.lower.backing(ino)?;
-        if let Some(from) = &from
-            && from.metadata().is_ok_and(|m| m.len() == keep)
-            && ioctl_ficlone(to, from).is_ok()
-        {
-            return Ok(());
+    /// Fills the new data file of a lower file: shared with it where the host can, else by copying
+    /// all of it or, if it is large, nothing yet.
+    fn copy_up(&self, inode: &Inode, now: &Node, to: &File) -> Result<Option<Saying>, Error> {
+        if now.content != ContentSource::Lower || now.size == 0 {
+            return Ok(None);
         }
-        let mut at = 0;
-        while at < keep {
-            let Some(data) = self.lower.seek(ino, at, true)?.filter(|d| *d < keep) else {
-                break;
-            };
-            let data = data.max(at);
-            let hole = self.lower.seek(ino, data, false)?.unwrap_or(keep).min(keep);
-            if hole <= data {
-                return Err(Error::damaged(format!(
-                    "inode {ino} has a hole inside its data"
-                )));
+        let upper = self.upper()?;
+        let from = self.lower.backing(now.ino)?;
+        let cloned = from.as_deref().is_some_and(|from| {
+            from.metadata().is_ok_and(|m| m.len() == now.size)
+                && self.host().clone_data(from, to).is_ok()
+        });
+        if !cloned {
+            let chunks = upper.chunks().filter(|chunks| now.size > chunks.whole);
+            if let Some(chunks) = chunks {
+                return Ok(Some(Saying::new(chunks, Some(now.size))));
             }
-            let mut done = data;
-            if let Some(from) = &from {
-                done += copy_in_kernel(from, data, to, data, hole - data);
-            }
-            self.copy_bytes(now, done, to, done, hole - done)?;
-            at = hole;
+            self.copy_lower(inode, 0, now.size, to, from.as_deref())?;
         }
-        Ok(())
+        upper.note_copied(now.ino);
+        Ok(None)
     }
 
-    /// Copies bytes of `now` through memory.
+    /// Copies bytes of `source` through memory, counting them in `copied`.
     pub(crate) fn copy_bytes(
         &self,
-        now: &Node,
+        source: &Inode,
         mut from: u64,
         to: &File,
         mut at: u64,
         mut length: u64,
+        copied: &mut u64,
     ) -> Result<(), Error> {
         if length == 0 {
             return Ok(());
@@ -187,43 +244,53 @@ impl Union {
         while length > 0 {
             let want = usize::try_from(length).unwrap_or(BUFFER).min(buf.len());
             let part = buf.get_mut(..want).unwrap_or_default();
-            let got = self.read_at(now, from, part)?;
+            let got = self.read_now(source, from, part)?;
             if got == 0 {
                 break;
             }
-            to.write_all_at(part.get(..got).unwrap_or_default(), at)
-                .map_err(host(now.ino, "copy"))?;
-            from += got as u64;
-            at += got as u64;
-            length -= got as u64;
+            let part = part.get(..got).unwrap_or_default();
+            let done = write_some(self.host(), to, part, at).map_err(host(source.ino, "copy"))?;
+            from += done as u64;
+            at += done as u64;
+            length -= done as u64;
+            *copied += done as u64;
         }
         Ok(())
     }
 
-    /// Blocks of the data file, asked of the host once per change of content.
+    /// Copies inside the kernel as far as it will; the rest is the caller's.
+    pub(crate) fn copy_in_kernel(
+        &self,
+        from: &File,
+        from_at: u64,
+        to: &File,
+        to_at: u64,
+        length: u64,
+    ) -> u64 {
+        let (mut from_at, mut to_at, mut done) = (from_at, to_at, 0);
+        while done < length {
+            let want = usize::try_from(length - done).unwrap_or(usize::MAX >> 1);
+            let host = self.host();
+            match host.copy_data(from, &mut from_at, to, &mut to_at, want) {
+                Ok(0) | Err(_) => break,
+                Ok(n) => done += n as u64,
+            }
+        }
+        done
+    }
+
+    /// Blocks of the data file and of what is still below, asked of the host once per change of content.
     pub(crate) fn ask_blocks(&self, inode: &Inode, version: u64) -> Result<u64, Error> {
         use std::os::unix::fs::MetadataExt;
         let file = self.upper()?.data(inode.ino)?;
         let blocks = file.metadata().map_err(host(inode.ino, "stat"))?.blocks();
+        let blocks = blocks.saturating_add(self.blocks_left(inode)?);
         let mut state = inode.state.write();
         if state.data.version == version {
             state.data.blocks = Some(blocks);
         }
         Ok(blocks)
     }
-}
-
-/// Copies inside the kernel as far as it will; the rest is the caller's.
-pub(crate) fn copy_in_kernel(from: &File, from_at: u64, to: &File, to_at: u64, length: u64) -> u64 {
-    let (mut from_at, mut to_at, mut done) = (from_at, to_at, 0);
-    while done < length {
-        let want = usize::try_from(length - done).unwrap_or(usize::MAX >> 1);
-        match copy_file_range(from, Some(&mut from_at), to, Some(&mut to_at), want) {
-            Ok(0) | Err(_) => break,
-            Ok(n) => done += n as u64,
-        }
-    }
-    done
 }
 
 /// Reads until `buf` is full or the file ends.
@@ -241,10 +308,10 @@ pub(crate) fn read_full(file: &File, buf: &mut [u8], offset: u64) -> io::Result<
 }
 
 /// Writes what the host takes; an error only if that is nothing at all.
-pub(crate) fn write_some(file: &File, data: &[u8], offset: u64) -> io::Result<usize> {
+pub(crate) fn write_some(host: &Host, file: &File, data: &[u8], offset: u64) -> io::Result<usize> {
     let mut done = 0;
     while let Some(rest) = data.get(done..).filter(|rest| !rest.is_empty()) {
-        match file.write_at(rest, offset + done as u64) {
+        match host.write_data(file, rest, offset + done as u64) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(n) => done += n,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => (),
@@ -253,6 +320,14 @@ pub(crate) fn write_some(file: &File, data: &[u8], offset: u64) -> io::Result<us
         }
     }
     Ok(done)
+}
+
+/// Makes a host file exactly `size` bytes long.
+pub(crate) fn fit(host: &Host, file: &File, size: u64) -> io::Result<()> {
+    if file.metadata()?.len() != size {
+        host.truncate_data(file, size)?;
+    }
+    Ok(())
 }
 
 pub(crate) fn host(ino: Ino, doing: &'static str) -> impl Fn(io::Error) -> Error {

@@ -165,6 +165,8 @@ impl Union {
         })?;
         change.set_name(&parent, name, Some((ino, kind)))?;
         change.commit()?;
+        // The kernel takes what it is told here, whatever it wrote meanwhile by itself.
+        self.look_if_lent(&inode)?;
         self.attr_of(&inode)
     }
 

@@ -119,15 +119,14 @@ impl Error {
             Self::NoMemory { .. } => libc::ENOMEM,
             Self::Damaged { .. } => libc::EIO,
             Self::Content { source, .. } => of_host(source),
-            Self::Lower(e) => match e {
-                LowerError::NoSuchNode { .. } => libc::ENOENT,
-                LowerError::Corrupt { .. } => libc::EIO,
-                LowerError::Io { source, .. } => of_host(source),
-            },
+            Self::Lower(e) => of_lower(e),
             Self::Upper(e) => match e {
                 UpperError::Io { source, .. } => of_host(source),
                 UpperError::InUse { .. } => libc::EBUSY,
-                UpperError::OtherLower { .. } | UpperError::Version { .. } => libc::EINVAL,
+                UpperError::OtherLower { .. }
+                | UpperError::Version { .. }
+                | UpperError::Unsuitable { .. } => libc::EINVAL,
+                UpperError::Lower(e) => of_lower(e),
                 UpperError::Corrupt { .. } | UpperError::Poisoned { .. } => libc::EIO,
             },
         }
@@ -137,6 +136,14 @@ impl Error {
         Self::Damaged {
             detail: detail.into(),
         }
+    }
+}
+
+fn of_lower(e: &LowerError) -> i32 {
+    match e {
+        LowerError::NoSuchNode { .. } => libc::ENOENT,
+        LowerError::Corrupt { .. } | LowerError::Changed { .. } => libc::EIO,
+        LowerError::Io { source, .. } => of_host(source),
     }
 }
 

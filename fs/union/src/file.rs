@@ -3,19 +3,20 @@
 //! Whoever changes content holds the inode's content lock; readers take none, and see for every
 //! byte what was there before or after a change that runs beside them.
 
-use std::{io, sync::Arc};
+use std::sync::Arc;
 
 use pellicle_store::{FileKind, Ino};
 use pellicle_upper::ContentSource;
-use rustix::fs::ftruncate;
 
 use crate::{
     Union,
     change::Change,
     check::{SIZE_MAX, check_range},
-    content::{host, write_some},
+    content::{Sink, host, write_some},
     error::Error,
-    inode::{Inode, clear_set_id},
+    inode::{ContentLock, Inode, clear_set_id},
+    ranges::{Piece, Range},
+    request::KillSetId,
     table::Found,
 };
 
@@ -36,20 +37,17 @@ impl Union {
                     _ => Err(Error::Invalid),
                 },
             },
-            Found::Inode(inode) => {
-                let now = inode.now()?;
-                match now.kind {
-                    FileKind::Regular => self.read_at(&now, offset, buf),
-                    FileKind::Directory => Err(Error::IsDirectory),
-                    _ => Err(Error::Invalid),
-                }
-            }
+            Found::Inode(inode) => match inode.kind {
+                FileKind::Regular => self.read_now(&inode, offset, buf),
+                FileKind::Directory => Err(Error::IsDirectory),
+                _ => Err(Error::Invalid),
+            },
         }
     }
 
     /// Writes `data` and gives how many bytes; fewer than all only where the host ran out of room
-    /// on the way. `kill_suid_sgid` as in [`SetAttr`](crate::SetAttr), and takes file capabilities
-    /// away. The first write into a file of the lower tree copies it up.
+    /// on the way. `kill` says which set-id bits go; file capabilities always do. The first write
+    /// into a file of the lower tree copies it up, or what is around the write in a large one.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::IsDirectory`], [`Error::Invalid`], [`Error::TooLarge`],
@@ -59,32 +57,32 @@ impl Union {
         ino: Ino,
         offset: u64,
         data: &[u8],
-        kill_suid_sgid: bool,
+        kill: impl Into<KillSetId>,
     ) -> Result<usize, Error> {
         self.refuse_if_read_only()?;
         let inode = self.regular(ino)?;
-        check_range(offset, data.len() as u64)?;
+        let end = check_range(offset, data.len() as u64)?;
         if data.is_empty() {
             return Ok(0);
         }
         let lock = inode.lock_content();
-        let sink = self.sink(&lock, u64::MAX)?;
+        let _lent = self.change_lent(&lock)?;
+        let mut sink = self.sink(&lock)?;
         self.trim(&lock, &sink)?;
-        let n = match write_some(&sink.file, data, offset) {
+        self.claim(&lock, &mut sink, Range { start: offset, end })?;
+        let n = match write_some(self.host(), &sink.file, data, offset) {
             Ok(n) => n,
             Err(error) => {
-                self.give_up(&lock, sink);
+                self.give_up(&lock, &sink);
                 return Err(host(ino, "write")(error));
             }
         };
         let end = offset + n as u64;
+        if n < data.len() {
+            sink.shorten(end);
+        }
         self.keep(&lock, sink, |change, inode| {
-            wrote(change, inode, end)?;
-            if kill_suid_sgid {
-                change.edit(inode, clear_set_id)?;
-                self.drop_capability(change, ino)?;
-            }
-            Ok(())
+            self.wrote(change, inode, end, kill.into())
         })?;
         Ok(n)
     }
@@ -101,6 +99,7 @@ impl Union {
             return Err(Error::TooLarge);
         }
         let lock = inode.lock_content();
+        let _lent = self.change_lent(&lock)?;
         let now = inode.now()?;
         let resize = |change: &mut Change<'_>, inode: &Arc<Inode>| {
             change.edit(inode, |node| node.size = size)?;
@@ -114,22 +113,27 @@ impl Union {
             ContentSource::Lower if size == 0 => {
                 self.commit_content(&lock, ContentSource::Zero, resize)
             }
-            ContentSource::Zero => self.commit_content(&lock, ContentSource::Zero, resize),
-            ContentSource::Lower => {
-                let sink = self.sink(&lock, u64::MAX)?;
+            ContentSource::Zero if size <= HOST_HOLDS => {
+                self.commit_content(&lock, ContentSource::Zero, resize)
+            }
+            ContentSource::Lower | ContentSource::Zero => {
+                let sink = self.sink(&lock)?;
+                self.stretch(&lock, &sink, size)?;
                 self.keep(&lock, sink, resize)
             }
-            ContentSource::Data => {
-                let sink = self.sink(&lock, u64::MAX)?;
+            ContentSource::Data | ContentSource::Mixed => {
+                let mut sink = self.sink(&lock)?;
                 if size > now.size {
                     self.trim(&lock, &sink)?;
+                    self.stretch(&lock, &sink, size)?;
                     return self.keep(&lock, sink, resize);
                 }
+                Self::claim_rest(&lock, &mut sink, size);
                 let file = sink.file.clone();
                 self.keep(&lock, sink, resize)?;
                 // Failing here costs room only: the rest is cut before the file grows again.
                 let cut = match file.metadata() {
-                    Ok(m) if m.len() > size => ftruncate(&file, size).is_ok(),
+                    Ok(m) if m.len() > size => self.host().truncate_data(&file, size).is_ok(),
                     Ok(_) => true,
                     Err(_) => false,
                 };
@@ -139,8 +143,22 @@ impl Union {
         }
     }
 
+    /// Has the host say, before it is promised, that a data file can be so large.
+    fn stretch(&self, lock: &ContentLock<'_>, sink: &Sink<'_>, size: u64) -> Result<(), Error> {
+        if size <= HOST_HOLDS {
+            return Ok(());
+        }
+        self.host()
+            .truncate_data(&sink.file, size)
+            .map_err(|error| {
+                self.give_up(lock, sink);
+                host(lock.inode.ino, "extend")(error)
+            })
+    }
+
     /// Copies bytes from one file into another (or the same, if the ranges do not overlap) and
-    /// gives how many: fewer at the end of the source, and at most [`COPY_MAX`] at once.
+    /// gives how many: fewer at the end of the source, and at most [`COPY_MAX`] at once. `kill` as
+    /// for [`Union::write`].
     ///
     /// # Errors
     /// [`Error::Invalid`] for ranges that overlap, and as [`Union::write`].
@@ -151,6 +169,7 @@ impl Union {
         to: Ino,
         to_offset: u64,
         length: u64,
+        kill: impl Into<KillSetId>,
     ) -> Result<u64, Error> {
         self.refuse_if_read_only()?;
         let source = self.regular(from)?;
@@ -160,45 +179,100 @@ impl Union {
         if from == to && from_offset < to_end && to_offset < from_end {
             return Err(Error::Invalid);
         }
+        self.look_if_lent(&source)?;
         let (lock, _source_lock) = Inode::lock_contents(&source, &target);
+        let _lent = self.change_lent(&lock)?;
         let left = source.now()?.size.saturating_sub(from_offset);
         let length = length.min(left).min(COPY_MAX);
         if length == 0 {
             return Ok(0);
         }
-        let end = check_range(to_offset, length)?;
-        let sink = self.sink(&lock, u64::MAX)?;
+        check_range(to_offset, length)?;
+        let mut sink = self.sink(&lock)?;
         self.trim(&lock, &sink)?;
-        // After the copy-up: within one file the bytes are in the data file by now, though no
-        // change says so yet, and the lower content is still the same.
-        let now = source.now()?;
-        let copied = self.copy_content(&now, from_offset, &sink.file, to_offset, length);
-        if let Err(error) = copied {
-            self.give_up(&lock, sink);
+        let wanted = Range {
+            start: to_offset,
+            end: to_offset + length,
+        };
+        self.claim(&lock, &mut sink, wanted)?;
+        // Within one file the bytes may be in the data file by now, though no change says so yet,
+        // and the lower content is still the same.
+        let mut done = 0;
+        let from = Range {
+            start: from_offset,
+            end: from_offset + length,
+        };
+        let copied = self.copy_content(&source, from, &sink.file, to_offset, &mut done);
+        // What is in place already cannot be taken back, so it is told.
+        if let Err(error) = copied
+            && done == 0
+        {
+            self.give_up(&lock, &sink);
             return Err(error);
         }
-        self.keep(&lock, sink, |change, inode| wrote(change, inode, end))?;
-        Ok(length)
+        let end = to_offset + done;
+        if done < length {
+            sink.shorten(end);
+        }
+        self.keep(&lock, sink, |change, inode| {
+            self.wrote(change, inode, end, kill.into())
+        })?;
+        Ok(done)
+    }
+
+    /// What else a write that ended at `end` changes.
+    pub(crate) fn wrote(
+        &self,
+        change: &mut Change<'_>,
+        inode: &Arc<Inode>,
+        end: u64,
+        kill: KillSetId,
+    ) -> Result<(), Error> {
+        let now = change.now;
+        change.edit(inode, |node| {
+            node.size = node.size.max(end);
+            node.mtime = now;
+            node.ctime = now;
+            clear_set_id(node, kill);
+        })?;
+        self.drop_capability(change, inode.ino)
     }
 
     fn copy_content(
         &self,
-        now: &pellicle_upper::Node,
-        from: u64,
+        source: &Inode,
+        from: Range,
         to: &std::fs::File,
         at: u64,
-        length: u64,
+        done: &mut u64,
     ) -> Result<(), Error> {
-        let file = match now.content {
-            ContentSource::Lower => self.lower.backing(now.ino)?,
-            ContentSource::Data => Some(self.upper()?.data(now.ino)?),
-            ContentSource::Zero => None,
+        let (content, mut pieces) = {
+            let state = source.state.read();
+            (state.now.content, state.pieces(from.start, from.end))
         };
-        let mut done = 0;
-        if let Some(file) = &file {
-            done = crate::content::copy_in_kernel(file, from, to, at, length);
+        if content != ContentSource::Mixed {
+            pieces.push(Piece {
+                start: from.start,
+                end: from.end,
+                own: content == ContentSource::Data,
+            });
         }
-        self.copy_bytes(now, from + done, to, at + done, length - done)
+        for piece in pieces {
+            let file = match content {
+                ContentSource::Zero => None,
+                _ if piece.own => Some(self.upper()?.data(source.ino)?),
+                _ => self.lower.backing(source.ino)?,
+            };
+            let (start, mut left) = (piece.start, piece.end - piece.start);
+            let moved = file.map_or(0, |file| {
+                self.copy_in_kernel(&file, start, to, at + *done, left)
+            });
+            *done += moved;
+            left -= moved;
+            let behind = at + *done;
+            self.copy_bytes(source, start + moved, to, behind, left, done)?;
+        }
+        Ok(())
     }
 
     /// Makes the content of `ino` and every change so far durable.
@@ -212,6 +286,7 @@ impl Union {
             Found::Untouched => Ok(()),
             Found::Inode(inode) => {
                 inode.now()?;
+                self.look_if_lent(&inode)?;
                 match self.upper() {
                     Ok(upper) if !self.is_read_only() => Ok(upper.sync_file(ino)?),
                     _ => Ok(()),
@@ -231,86 +306,33 @@ impl Union {
         }
     }
 
-    /// The whole content of `ino` as one host file of exactly the inode's size, for passthrough:
-    /// of the lower tree, or, with `write`, the upper's data file (copied up first where need be).
-    /// `None` where there is no such file. Whoever changes the file says so with
-    /// [`Union::backing_changed`].
+    /// The whole content of `ino` as one host file of exactly the inode's size, to be read by the
+    /// kernel itself while nothing changes: for a read-only union. `None` where there is no such
+    /// file. See [`Union::lend`] for one that is written to.
     ///
     /// # Errors
-    /// As [`Union::write`].
-    pub fn backing(&self, ino: Ino, write: bool) -> Result<Option<Arc<std::fs::File>>, Error> {
-        if !write && matches!(self.table.find(ino), Found::Untouched) {
+    /// [`Error::NotFound`], [`Error::IsDirectory`], [`Error::Invalid`], and the host's errors.
+    pub fn backing(&self, ino: Ino) -> Result<Option<Arc<std::fs::File>>, Error> {
+        if matches!(self.table.find(ino), Found::Untouched) {
             return Ok(self.lower.backing(ino)?);
         }
-        let inode = self.regular(ino)?;
-        let lock = inode.lock_content();
-        let now = inode.now()?;
-        if now.content != ContentSource::Data && !write {
-            let whole =
-                now.content == ContentSource::Lower && self.lower.attr(ino)?.size == now.size;
-            return Ok(if whole {
+        let now = self.regular(ino)?.now()?;
+        Ok(match now.content {
+            ContentSource::Lower if self.lower.attr(ino)?.size == now.size => {
                 self.lower.backing(ino)?
-            } else {
-                None
-            });
-        }
-        if now.content == ContentSource::Data {
-            let file = self.upper()?.data(ino)?;
-            if !self.is_read_only() {
-                fit(&file, now.size).map_err(host(ino, "fit"))?;
-                inode.data_changed(true);
             }
-            return Ok(Some(file));
-        }
-        let sink = self.sink(&lock, u64::MAX)?;
-        let file = sink.file.clone();
-        if let Err(error) = fit(&file, now.size) {
-            self.give_up(&lock, sink);
-            return Err(host(ino, "fit")(error));
-        }
-        self.keep(&lock, sink, |_, _| Ok(()))?;
-        Ok(Some(file))
-    }
-
-    /// Takes over the size of a data file that the kernel wrote to directly, with the times now.
-    ///
-    /// # Errors
-    /// As [`Union::write`].
-    pub fn backing_changed(&self, ino: Ino) -> Result<(), Error> {
-        let inode = self.regular(ino)?;
-        let lock = inode.lock_content();
-        if inode.now()?.content != ContentSource::Data {
-            return Ok(());
-        }
-        let sink = self.sink(&lock, u64::MAX)?;
-        let size = sink.file.metadata().map_err(host(ino, "stat"))?.len();
-        self.keep(&lock, sink, |change, inode| {
-            let now = change.now;
-            change.edit(inode, |node| {
-                node.size = size;
-                node.mtime = now;
-                node.ctime = now;
-            })
+            ContentSource::Data => {
+                let file = self.upper()?.data(ino)?;
+                let length = file.metadata().map_err(host(ino, "stat"))?.len();
+                (length == now.size).then_some(file)
+            }
+            ContentSource::Lower | ContentSource::Mixed | ContentSource::Zero => None,
         })
     }
 }
 
+/// Files of up to this size every host holds; beyond it the host is asked.
+const HOST_HOLDS: u64 = 1 << 30;
+
 /// Most bytes that one [`Union::copy_range`] copies, so that others get at the file in between.
 pub const COPY_MAX: u64 = 128 << 20;
-
-/// The inode after a write that ended at `end`.
-pub(crate) fn wrote(change: &mut Change<'_>, inode: &Arc<Inode>, end: u64) -> Result<(), Error> {
-    let now = change.now;
-    change.edit(inode, |node| {
-        node.size = node.size.max(end);
-        node.mtime = now;
-        node.ctime = now;
-    })
-}
-
-fn fit(file: &std::fs::File, size: u64) -> io::Result<()> {
-    if file.metadata()?.len() != size {
-        ftruncate(file, size)?;
-    }
-    Ok(())
-}

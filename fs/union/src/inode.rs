@@ -13,7 +13,12 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 use pellicle_store::{Attr, Device, FileKind, Ino, Time};
 use pellicle_upper::{ContentSource, Node};
 
-use crate::{error::Error, names::Names};
+use crate::{
+    error::Error,
+    names::Names,
+    ranges::{Piece, Ranges},
+    request::KillSetId,
+};
 
 /// What is known of the upper's data file.
 #[derive(Clone, Copy, Debug, Default)]
@@ -24,6 +29,15 @@ pub(crate) struct Data {
     pub(crate) blocks: Option<u64>,
     /// Counts changes of content, so that a late answer about `blocks` is not kept.
     pub(crate) version: u64,
+    /// The kernel may write to the data file by itself: what it was when last looked at.
+    pub(crate) lent: Option<Stamp>,
+}
+
+/// What tells whether a data file was written to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    pub(crate) size: u64,
+    pub(crate) modified: Time,
 }
 
 /// Overrides of the lower tree's extended attributes; `None` takes one away.
@@ -43,6 +57,8 @@ pub(crate) struct State {
     /// Changed names of a directory.
     pub(crate) names: Option<Box<Names>>,
     pub(crate) data: Data,
+    /// Of mixed content, and of no other: what is in the data file.
+    pub(crate) own: Option<Box<Ranges>>,
 }
 
 #[derive(Debug)]
@@ -61,6 +77,33 @@ pub(crate) struct ContentLock<'a> {
     _held: MutexGuard<'a, ()>,
 }
 
+impl State {
+    /// Whether nothing was ever said of an inode of the lower tree.
+    pub(crate) fn is_as_below(&self) -> bool {
+        !self.recorded && !self.gone && self.names.is_none() && self.xattrs.is_empty()
+    }
+}
+
+impl State {
+    /// Drops the names and ranges of what is gone; gives how many there were.
+    pub(crate) fn take_details(&mut self) -> usize {
+        let ranges = self.range_count();
+        self.own = None;
+        ranges + self.names.take().map_or(0, |names| names.len())
+    }
+
+    /// How many ranges are in the data file of mixed content.
+    pub(crate) fn range_count(&self) -> usize {
+        self.own.as_ref().map_or(0, |own| own.len())
+    }
+
+    /// The bytes from `start` to `end` of mixed content, by where they lie.
+    pub(crate) fn pieces(&self, start: u64, end: u64) -> Vec<Piece> {
+        let own = self.own.as_ref();
+        own.map_or_else(Vec::new, |own| own.pieces(start, end))
+    }
+}
+
 impl Inode {
     pub(crate) fn new(now: Node) -> Arc<Self> {
         Arc::new(Self {
@@ -76,6 +119,7 @@ impl Inode {
                 xattrs: Xattrs::new(),
                 names: None,
                 data: Data::default(),
+                own: None,
             }),
         })
     }
@@ -189,14 +233,13 @@ pub(crate) fn attr_of(node: &Node, blocks: u64) -> Attr {
     }
 }
 
-/// Clears set-user-ID, and set-group-ID where the group may execute (else it is no set-id bit but
-/// the old mark of mandatory locking): `setattr_should_drop_sgid` of the kernel's `fs/attr.c`.
-pub(crate) fn clear_set_id(node: &mut Node) {
-    if node.kind == FileKind::Directory {
+/// Clears set-id bits.
+pub(crate) fn clear_set_id(node: &mut Node, kill: KillSetId) {
+    if node.kind == FileKind::Directory || kill == KillSetId::No {
         return;
     }
     node.perm &= !0o4000;
-    if node.perm & 0o010 != 0 {
+    if node.perm & 0o010 != 0 || kill == KillSetId::Stranger {
         node.perm &= !0o2000;
     }
 }

@@ -22,9 +22,11 @@
 
 mod acl;
 mod allocate;
+mod archive;
 mod attrs;
 mod change;
 mod check;
+mod commit;
 mod compact;
 mod content;
 mod diff;
@@ -32,11 +34,14 @@ mod entries;
 mod error;
 mod file;
 mod inode;
+mod lent;
 mod list;
+mod mixed;
 mod names;
 mod orphan;
 mod path;
 mod query;
+mod ranges;
 mod rename;
 mod replay;
 mod request;
@@ -44,11 +49,14 @@ mod table;
 mod union;
 mod xattrs;
 
+pub use archive::{Archived, Watch};
+pub use commit::{CommitError, CommittedLayer, write_layer};
 pub use error::Error;
 pub use file::COPY_MAX;
 pub use pellicle_store::{Attr, Device, FileKind, Ino, Time};
 pub use request::{
-    Caller, Difference, DifferenceKind, Listed, NewNode, Options, RenameFlags, SetAttr,
+    Caller, Difference, DifferenceKind, KillSetId, LayerChange, LayerEntry, Listed, NewNode,
+    Options, RenameFlags, SetAttr,
 };
 pub use union::Union;
 

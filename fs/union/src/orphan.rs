@@ -9,6 +9,10 @@ use pellicle_store::Ino;
 
 use crate::{Union, change::Change, inode::Inode, table::Found};
 
+/// Forgotten inodes of the lower tree between two releases of its memory: a few MiB of a tree file
+/// (each inode takes about 120 bytes there), and a system call that nobody notices.
+const RELEASE_EVERY: u64 = 1 << 14;
+
 impl Union {
     /// The kernel was told of `ino` once more (a lookup, an entry of READDIRPLUS, a new node).
     /// Takes no lock for inodes of the lower tree.
@@ -28,6 +32,9 @@ impl Union {
             let _ = told.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| {
                 (n != u32::MAX).then(|| n.saturating_sub(count))
             });
+            if (self.forgets.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(RELEASE_EVERY) {
+                self.lower.release_memory();
+            }
         }
         if let Found::Inode(inode) = self.table.find(ino) {
             if !self.table.is_lower(ino) {
@@ -38,6 +45,10 @@ impl Union {
                     });
             }
             self.reap(&inode);
+            if !self.is_told(&inode) {
+                drop(inode);
+                self.table.let_go(ino);
+            }
         }
     }
 

@@ -67,7 +67,35 @@ impl Union {
         match self.table.find(ino) {
             Found::Untouched => Ok(self.lower.attr(ino)?),
             Found::Absent => Err(Error::NotFound),
-            Found::Inode(inode) => self.attr_of(&inode),
+            Found::Inode(inode) => {
+                self.look_if_lent(&inode)?;
+                self.attr_of(&inode)
+            }
+        }
+    }
+
+    /// Permission bits and group of `ino`: what [`Union::attr`] says, without asking the host.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], or damage.
+    pub fn perm_and_group(&self, ino: Ino) -> Result<(u16, u32), Error> {
+        match self.table.find(ino) {
+            Found::Untouched => self
+                .lower
+                .attr(ino)
+                .map(|a| (a.perm, a.gid))
+                .map_err(Error::from),
+            Found::Absent => Err(Error::NotFound),
+            Found::Inode(inode) => inode.now().map(|now| (now.perm, now.gid)),
+        }
+    }
+
+    /// How many names `ino` has; of a directory, as `st_nlink` counts.
+    pub(crate) fn link_count(&self, ino: Ino) -> Result<u32, Error> {
+        match self.table.find(ino) {
+            Found::Untouched => Ok(self.lower.attr(ino)?.nlink),
+            Found::Absent => Err(Error::NotFound),
+            Found::Inode(inode) => Ok(inode.now()?.nlink),
         }
     }
 
@@ -82,7 +110,7 @@ impl Union {
         let whole = now.size.div_ceil(512);
         let blocks = match now.content {
             ContentSource::Lower => self.lower.attr(inode.ino)?.blocks.min(whole),
-            ContentSource::Data => match data.blocks {
+            ContentSource::Data | ContentSource::Mixed => match data.blocks {
                 Some(blocks) => blocks,
                 None => self.ask_blocks(inode, data.version)?,
             },

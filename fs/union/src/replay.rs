@@ -8,7 +8,10 @@ use std::sync::{Arc, atomic::Ordering};
 use pellicle_store::{FileKind, Ino};
 use pellicle_upper::{ContentSource, Node, Record, Recovery};
 
-use crate::{Union, change::Change, check::check_name, error::Error, inode::Inode, table::Found};
+use crate::{
+    Union, change::Change, check::check_name, error::Error, inode::Inode, ranges::Range,
+    table::Found,
+};
 
 /// Replays, and gives the first free inode number.
 pub(crate) fn replay(union: &Union) -> Result<(Recovery, u64), Error> {
@@ -37,6 +40,19 @@ fn apply(union: &Union, record: Record<'_>, next: &mut u64) -> Result<(), Error>
             note_number(node.ino, next)?;
             apply_node(union, node)
         }
+        Record::Own { ino, start, end } => {
+            let inode = spoken_of(union, ino)?;
+            let mut state = inode.state.write();
+            let before = state.range_count();
+            let own = state
+                .own
+                .as_mut()
+                .filter(|_| start < end)
+                .ok_or_else(|| damaged(ino, "is in pieces which it does not have"))?;
+            own.insert(Range { start, end });
+            union.note_details(before, state.range_count());
+            Ok(())
+        }
         Record::Entry {
             parent,
             name,
@@ -64,11 +80,12 @@ fn apply(union: &Union, record: Record<'_>, next: &mut u64) -> Result<(), Error>
             }
             Ok(())
         }
+        // It would be there again after the next compaction, with all that was whited out in it.
+        Record::Gone { ino: Ino::ROOT } => Err(damaged(Ino::ROOT, "is the top and cannot be gone")),
         Record::Gone { ino } => {
             note_number(ino, next)?;
             if let Found::Inode(inode) = union.table.find(ino) {
-                let names = inode.state.write().names.take();
-                union.note_names(names.map_or(0, |names| names.len()), 0);
+                union.note_details(inode.state.write().take_details(), 0);
             }
             union.table.remove(ino);
             Ok(())
@@ -89,7 +106,8 @@ fn note_number(ino: Ino, next: &mut u64) -> Result<(), Error> {
 fn apply_node(union: &Union, mut node: Node) -> Result<(), Error> {
     let is_lower = union.table.is_lower(node.ino);
     node.perm &= 0o7777;
-    if node.content == ContentSource::Lower && !is_lower {
+    let needs_lower = matches!(node.content, ContentSource::Lower | ContentSource::Mixed);
+    if needs_lower && !is_lower {
         return Err(damaged(
             node.ino,
             "has lower content but is not in the lower tree",
@@ -121,6 +139,13 @@ fn apply_node(union: &Union, mut node: Node) -> Result<(), Error> {
     let mut state = inode.state.write();
     state.now = node;
     state.recorded = true;
+    let before = state.range_count();
+    if node.content == ContentSource::Mixed {
+        state.own.get_or_insert_default();
+    } else {
+        state.own = None;
+    }
+    union.note_details(before, state.range_count());
     Ok(())
 }
 
@@ -140,16 +165,20 @@ fn apply_name(
     let names = state.names.get_or_insert_default();
     let before = names.len();
     names.set(&name.into(), target, in_lower);
-    union.note_names(before, names.len());
+    union.note_details(before, names.len());
     Ok(())
 }
 
-/// An inode that a record other than `Node` is about.
+/// An inode that a record other than `Node` is about. Without one of those it is as in the lower tree
+/// but for what is said; that must not be lost to a compaction, which says nothing of what was not
+/// recorded. (No log of ours is like that.)
 fn spoken_of(union: &Union, ino: Ino) -> Result<Arc<Inode>, Error> {
-    union.adopt(ino).map_err(|error| match error {
+    let inode = union.adopt(ino).map_err(|error| match error {
         Error::NotFound => damaged(ino, "is spoken of but was never made"),
         other => other,
-    })
+    })?;
+    inode.state.write().recorded = true;
+    Ok(inode)
 }
 
 /// Every name leads to an inode of the kind it says.
@@ -161,6 +190,10 @@ fn check_targets(union: &Union) -> Result<(), Error> {
         drop(state);
         for (ino, kind) in targets {
             match union.kind(ino) {
+                // It would be dropped as one that nobody has open, and the name be left.
+                Ok(_) if is_nameless(union, ino) => {
+                    return Err(damaged(ino, "has a name but says that it has none"));
+                }
                 Ok(found) if found == kind => (),
                 Ok(_) => return Err(damaged(ino, "is of another kind than its name says")),
                 Err(Error::NotFound) => return Err(damaged(ino, "has a name but is gone")),
@@ -169,6 +202,14 @@ fn check_targets(union: &Union) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// Whether the log says that no name leads to `ino`.
+fn is_nameless(union: &Union, ino: Ino) -> bool {
+    match union.table.find(ino) {
+        Found::Inode(inode) => inode.ino != Ino::ROOT && inode.state.read().now.nlink == 0,
+        Found::Untouched | Found::Absent => false,
+    }
 }
 
 /// Drops inodes that were only held open when the last mount ended.

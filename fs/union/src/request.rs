@@ -30,8 +30,48 @@ pub struct SetAttr {
     pub mtime: Option<Time>,
     /// Last change of the inode; now if `None`.
     pub ctime: Option<Time>,
-    /// Clear set-user-ID (and set-group-ID of a group-executable file): the kernel's KILL_SUIDGID.
-    pub kill_suid_sgid: bool,
+    /// Which set-id bits go; the kernel's KILL_SUIDGID.
+    pub kill_suid_sgid: KillSetId,
+}
+
+impl SetAttr {
+    /// Whether nothing is to change.
+    #[must_use]
+    pub fn asks_nothing(&self) -> bool {
+        let Self {
+            perm,
+            uid,
+            gid,
+            size,
+            atime,
+            mtime,
+            ctime,
+            kill_suid_sgid,
+        } = self;
+        let ids = uid.or(*gid).is_some();
+        let times = atime.or(*mtime).or(*ctime).is_some();
+        perm.is_none() && !ids && size.is_none() && !times && *kill_suid_sgid == KillSetId::No
+    }
+}
+
+/// Which set-id bits of a regular file its change takes away (`setattr_should_drop_suidgid` of the
+/// kernel's `fs/attr.c`). File capabilities go with any change of content, whoever makes it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KillSetId {
+    /// None: the one who changes it has `CAP_FSETID`.
+    #[default]
+    No,
+    /// Set-user-ID, and set-group-ID where the group may execute (else it is no set-id bit but the
+    /// old mark of mandatory locking).
+    Member,
+    /// Both: the one who changes it is not in the file's group either.
+    Stranger,
+}
+
+impl From<bool> for KillSetId {
+    fn from(kill: bool) -> Self {
+        if kill { Self::Member } else { Self::No }
+    }
 }
 
 /// A new inode, for [`Union::make`](crate::Union::make).
@@ -109,6 +149,29 @@ pub enum DifferenceKind {
     Changed,
     /// `D`: in the lower tree only.
     Deleted,
+}
+
+/// What a layer says of one path, for [`Union::layer_changes`](crate::Union::layer_changes).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LayerChange {
+    /// Absolute path in the tree, bytes; empty for the root.
+    pub path: Vec<u8>,
+    /// What is there.
+    pub entry: LayerEntry,
+}
+
+/// What a layer has at a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LayerEntry {
+    /// Nothing, whatever the layers below have.
+    Whiteout,
+    /// This inode.
+    Node {
+        /// Its number.
+        ino: Ino,
+        /// A directory that hides what the layers below have in it.
+        opaque: bool,
+    },
 }
 
 /// How to open a union.

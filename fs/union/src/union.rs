@@ -11,7 +11,7 @@ use std::{
 use parking_lot::Mutex;
 use pellicle_layer::Lower;
 use pellicle_store::{FileKind, Ino};
-use pellicle_upper::{Recovery, Upper};
+use pellicle_upper::{Host, Recovery, Upper};
 
 use crate::{
     error::Error,
@@ -37,11 +37,16 @@ pub struct Union {
     read_only: bool,
     pub(crate) table: Table,
     pub(crate) changes: Mutex<ChangeCount>,
+    /// Held by whoever compacts the log; never waited for.
+    pub(crate) compacting: Mutex<()>,
     next_ino: AtomicU64,
-    /// Names that the changed directories speak of, for the size of a snapshot.
-    name_count: AtomicU64,
+    /// Names that the changed directories speak of and ranges of mixed content, for the size of a
+    /// snapshot.
+    detail_count: AtomicU64,
     /// Whether anything differs from the lower tree at all.
     pub(crate) has_changed: AtomicBool,
+    /// How often the kernel forgot an inode of the lower tree.
+    pub(crate) forgets: AtomicU64,
 }
 
 impl fmt::Debug for Union {
@@ -74,15 +79,16 @@ impl Union {
             lower,
             upper,
             changes: Mutex::default(),
+            compacting: Mutex::default(),
             next_ino: AtomicU64::new(count.saturating_add(1)),
-            name_count: AtomicU64::new(0),
+            detail_count: AtomicU64::new(0),
             has_changed: AtomicBool::new(false),
+            forgets: AtomicU64::new(0),
         };
         let (recovery, next) = replay::replay(&union)?;
         union.next_ino = AtomicU64::new(next);
         replay::drop_orphans(&union);
         if !union.read_only {
-            let _held = union.changes.lock();
             union.compact_if_worth_it();
         }
         Ok((union, recovery))
@@ -98,6 +104,11 @@ impl Union {
         self.upper.as_deref().ok_or(Error::ReadOnly)
     }
 
+    /// What content is written through.
+    pub(crate) fn host(&self) -> &Host {
+        self.upper.as_deref().map_or(Host::plain(), Upper::host)
+    }
+
     /// A number that no inode had before in this mount, nor in the log it was opened with.
     pub(crate) fn new_ino(&self) -> Ino {
         Ino(self.next_ino.fetch_add(1, Ordering::Relaxed))
@@ -108,15 +119,15 @@ impl Union {
         self.next_ino.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn note_names(&self, before: usize, after: usize) {
+    pub(crate) fn note_details(&self, before: usize, after: usize) {
         let (before, after) = (before as u64, after as u64);
-        self.name_count
+        self.detail_count
             .fetch_add(after.wrapping_sub(before), Ordering::Relaxed);
     }
 
     /// About how many records a snapshot would have.
     pub(crate) fn live_records(&self) -> u64 {
-        self.table.len() + self.name_count.load(Ordering::Relaxed)
+        self.table.len() + self.detail_count.load(Ordering::Relaxed)
     }
 
     /// The inode's state, made from the lower tree if it was never touched. That alone changes

@@ -8,7 +8,7 @@ use crate::{
     Union,
     acl::{ACCESS, Acl, DEFAULT},
     change::Change,
-    check::{XATTR_LIST_MAX, XATTR_SIZE_MAX, check_xattr_name},
+    check::{XATTR_LIST_MAX, XATTR_SIZE_MAX, check_xattr_name, check_xattr_namespace},
     error::Error,
     table::Found,
 };
@@ -57,7 +57,7 @@ impl Union {
         Ok(found)
     }
 
-    fn names_of_xattrs(&self, ino: Ino) -> Result<BTreeSet<Vec<u8>>, Error> {
+    pub(crate) fn names_of_xattrs(&self, ino: Ino) -> Result<BTreeSet<Vec<u8>>, Error> {
         let mut names = BTreeSet::new();
         let found = self.table.find(ino);
         if matches!(found, Found::Absent) {
@@ -105,6 +105,7 @@ impl Union {
     ///
     /// # Errors
     /// [`Error::Exists`], [`Error::NoAttribute`], [`Error::Range`] for a bad name,
+    /// [`Error::Unsupported`] for one in no namespace of xattr(7),
     /// [`Error::TooBig`] for a value of more than 64 KiB, [`Error::NoSpace`] where the names
     /// would be more than `listxattr(2)` can give, [`Error::Invalid`] for a malformed ACL,
     /// [`Error::ReadOnly`], and what the upper says.
@@ -117,6 +118,7 @@ impl Union {
         replace: bool,
     ) -> Result<(), Error> {
         check_xattr_name(name)?;
+        check_xattr_namespace(name)?;
         if value.len() > XATTR_SIZE_MAX {
             return Err(Error::TooBig);
         }
@@ -160,7 +162,11 @@ impl Union {
         let mut change = Change::begin(self)?;
         let inode = change.inode(ino)?;
         if self.xattr_of(ino, name)?.is_none() {
-            return Err(Error::NoAttribute);
+            // To have no ACL is what removing it asks for: ext4 and XFS take it so.
+            return match name {
+                ACCESS | DEFAULT => Ok(()),
+                _ => Err(Error::NoAttribute),
+            };
         }
         let now = change.now;
         change.edit(&inode, |node| node.ctime = now)?;

@@ -26,8 +26,10 @@ mod support;
 
 use harness::Harness;
 use operation::Op;
+use pellicle_upper::{Chunks, DirOptions};
 use proptest::{prelude::*, test_runner::FileFailurePersistence};
 use stand::Pair;
+use support::real::RealUpper;
 
 fn run(ops: &[Op], pair: Pair) {
     let mut harness = Harness::new(pair);
@@ -36,6 +38,16 @@ fn run(ops: &[Op], pair: Pair) {
     }
     harness.step(&Op::Remount { compact: true });
     harness.step(&Op::Remount { compact: false });
+}
+
+/// As containers have them, and so that nearly every change is over the edge of one. None of the tree's
+/// files is large enough for the first.
+fn any_chunks() -> impl Strategy<Value = Chunks> {
+    let size = prop_oneof![Just(1), Just(4), Just(64), Just(4096)];
+    prop_oneof![
+        1 => Just(Chunks::default()),
+        5 => (size, 0..20u64).prop_map(|(size, whole)| Chunks { whole, size }),
+    ]
 }
 
 fn any_op() -> impl Strategy<Value = Op> {
@@ -90,15 +102,31 @@ proptest! {
     fn the_union_is_what_the_model_is(
         ops in prop::collection::vec(any_op(), 1..80),
         backed in any::<bool>(),
+        chunks in prop::option::of(any_chunks()),
     ) {
-        run(&ops, Pair::Memory { backed });
+        run(&ops, Pair::Memory { backed, chunks });
     }
 
     #[test]
     fn the_union_of_a_tree_and_a_journal_is_what_the_model_is(
         ops in prop::collection::vec(any_op(), 1..80),
+        chunks in any_chunks(),
     ) {
-        run(&ops, Pair::Real);
+        run(&ops, Pair::Real(RealUpper::Journal(chunks)));
+    }
+
+    // Marks are `trusted.` ones: for root.
+    #[test]
+    fn the_union_of_a_tree_and_a_directory_is_what_the_model_is(
+        ops in prop::collection::vec(any_op(), 1..80),
+        redirects in any::<bool>(),
+    ) {
+        let options = DirOptions {
+            redirects: Some(redirects),
+            volatile: true,
+            ..DirOptions::default()
+        };
+        run(&ops, Pair::Real(RealUpper::Dir(options)));
     }
 }
 
@@ -120,6 +148,9 @@ fn a_number_is_not_given_again_after_compaction_and_remount() {
             make(2),
             make(3),
         ],
-        Pair::Memory { backed: false },
+        Pair::Memory {
+            backed: false,
+            chunks: None,
+        },
     );
 }

@@ -14,6 +14,7 @@ mod rules {
     pub(crate) mod differences;
     pub(crate) mod directories;
     pub(crate) mod hostile;
+    pub(crate) mod mixed;
     pub(crate) mod orphans;
     pub(crate) mod threads;
 }

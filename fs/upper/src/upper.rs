@@ -7,7 +7,10 @@
 
 use std::{fs::File, io, path::PathBuf, sync::Arc};
 
+use pellicle_layer::LowerError;
 use pellicle_store::{Device, FileKind, Ino, Time};
+
+use crate::host::Host;
 
 /// Where the content of a regular file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,8 +20,19 @@ pub enum ContentSource {
     /// In the upper's data file of that inode number. Bytes past the data file's end, up to the
     /// node's size, are zeros; bytes past the node's size are not part of the content.
     Data,
+    /// In the upper's data file, as with [`ContentSource::Data`], where a [`Record::Own`] says so;
+    /// elsewhere in the lower tree, under the same inode number.
+    Mixed,
     /// Nowhere: `size` zero bytes (a new file that was never written, or no regular file).
     Zero,
+}
+
+impl ContentSource {
+    /// Whether there is a data file.
+    #[must_use]
+    pub fn has_data(self) -> bool {
+        matches!(self, Self::Data | Self::Mixed)
+    }
 }
 
 /// Everything the upper knows of an inode but its names, target and extended attributes.
@@ -58,6 +72,16 @@ pub enum Record<'a> {
     /// The inode is as said. The first such record of an inode of the lower tree is what makes
     /// its attributes the upper's.
     Node(Node),
+    /// The bytes `start..end` of `ino`, whose content is [`ContentSource::Mixed`], are in its data
+    /// file. It adds to what was said before, and is void once the content is anything else.
+    Own {
+        /// The file.
+        ino: Ino,
+        /// First byte.
+        start: u64,
+        /// Behind the last byte, more than `start`; `u64::MAX` for all there will ever be.
+        end: u64,
+    },
     /// `name` in `parent` leads to `ino`.
     Entry {
         /// The directory.
@@ -104,6 +128,47 @@ pub enum Record<'a> {
         /// The inode.
         ino: Ino,
     },
+}
+
+/// How much of a lower file is copied at a time, by an upper that keeps [`Record::Own`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chunks {
+    /// Files of up to so many bytes are copied whole at the first change of their content.
+    pub whole: u64,
+    /// Bytes to which a change is rounded out that touches nothing which was copied before. More
+    /// once a file is in many pieces.
+    pub size: u64,
+}
+
+impl Default for Chunks {
+    fn default() -> Self {
+        Self {
+            whole: 64 << 10,
+            size: 4 << 10,
+        }
+    }
+}
+
+/// A place between two batches of an upper's log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogPosition {
+    /// Batches before it, in the upper's own count.
+    pub seq: u64,
+    /// Which log file, where in it, and the checksum of the frame before.
+    pub(crate) generation: u64,
+    pub(crate) offset: u64,
+    pub(crate) chain: u64,
+}
+
+impl LogPosition {
+    /// For a layer whose position is a count and nothing else.
+    #[must_use]
+    pub fn after(seq: u64) -> Self {
+        Self {
+            seq,
+            ..Self::default()
+        }
+    }
 }
 
 /// What opening an upper found; for the person, and for `info`.
@@ -183,6 +248,17 @@ pub enum UpperError {
         /// How.
         detail: String,
     },
+    /// The directory, or the host under it, does not do as a writable layer. Nothing was changed.
+    #[error("{} cannot be used as a writable layer: {detail}", path.display())]
+    Unsuitable {
+        /// The directory.
+        path: PathBuf,
+        /// Why, and what to do.
+        detail: String,
+    },
+    /// The lower tree failed to give what was to be copied up.
+    #[error(transparent)]
+    Lower(#[from] LowerError),
     /// An earlier flush failed, and what the host did keep is unknown: nothing more is taken.
     #[error("an earlier write to {} failed to reach the disk; remount to go on from what is there", path.display())]
     Poisoned {
@@ -208,26 +284,67 @@ pub trait Upper: Send + Sync {
     /// The host's errors ([`UpperError::Io`] with ENOSPC, EDQUOT, …), [`UpperError::Poisoned`].
     fn commit(&self, batch: &[Record<'_>]) -> Result<(), UpperError>;
 
-    /// The data file of `ino`, open for reading and writing. Kept open by the upper within bounds.
+    /// Sets room aside for one batch of a few records, so that it will not fail for want of room
+    /// after content was changed in place. Followed by [`Upper::release`].
+    ///
+    /// # Errors
+    /// As [`Upper::commit`].
+    fn reserve(&self) -> Result<(), UpperError> {
+        Ok(())
+    }
+
+    /// In which pieces lower files are to be copied; `None` for an upper that knows whole files
+    /// only, and takes no [`ContentSource::Mixed`].
+    fn chunks(&self) -> Option<Chunks> {
+        None
+    }
+
+    /// Gives back what [`Upper::reserve`] set aside; the next commit may use it. To be called
+    /// where no other commit can come between.
+    fn release(&self) {}
+
+    /// The data file of `ino`, open for reading. Kept open by the upper within bounds.
     ///
     /// # Errors
     /// The host's errors; a missing data file is [`UpperError::Corrupt`].
     fn data(&self, ino: Ino) -> Result<Arc<File>, UpperError>;
 
+    /// The data file of `ino`, open for reading and writing. One that became a content of a store
+    /// ([`Upper::is_held`]) is parted from it first, which copies it.
+    ///
+    /// # Errors
+    /// As [`Upper::data`], and [`Upper::create_data`].
+    fn data_to_write(&self, ino: Ino) -> Result<Arc<File>, UpperError> {
+        self.data(ino)
+    }
+
+    /// Whether nobody changes the data files as long as this lives, so that they may be given one more
+    /// name and become contents of a store. From then on they are not written to any more: see
+    /// [`Upper::data_to_write`].
+    fn is_held(&self) -> bool {
+        false
+    }
+
     /// An empty data file for `ino`, replacing any that was there. It counts only once a batch
-    /// says [`ContentSource::Data`].
+    /// says [`ContentSource::Data`] or [`ContentSource::Mixed`].
     ///
     /// # Errors
     /// The host's errors.
     fn create_data(&self, ino: Ino) -> Result<Arc<File>, UpperError>;
 
-    /// Says that the data file of `ino` was filled from the lower tree, so that it must be on disk
-    /// no later than the batch that makes it count (else a crash of the host would lose bytes
-    /// which had been durable in the lower tree).
+    /// Says that something in the data file of `ino` is about to stand for bytes of the lower tree, be
+    /// it a copy of them or what was written over them, so that it must be on disk no later than the
+    /// batch that makes it count (else a crash of the host would lose bytes which had been durable in
+    /// the lower tree).
     fn note_copied(&self, ino: Ino);
 
     /// Removes the data file of `ino`, if any.
     fn remove_data(&self, ino: Ino);
+
+    /// Says that what was done to the data file of `ino` since the last batch about it failed, and
+    /// does not count: bytes past the node's size, and the host file's times. For uppers whose data
+    /// file tells by itself how long the file is; others need do nothing.
+    fn undo_data(&self, _ino: Ino) {}
 
     /// Makes the data of `ino` and every batch so far durable.
     ///
@@ -245,8 +362,14 @@ pub trait Upper: Send + Sync {
     /// `live_records` records.
     fn wants_compaction(&self, live_records: u64) -> bool;
 
-    /// Replaces the log by `snapshot`, which calls its argument with every record of the present
-    /// state. Atomic; the caller holds off commits meanwhile.
+    /// Where the log ends now. To be asked between two batches, while none is being applied.
+    fn position(&self) -> LogPosition;
+
+    /// Replaces the log by `snapshot`, which calls its argument with every record of the state.
+    ///
+    /// Commits may go on meanwhile: each thing that `snapshot` says may be as it was at `since` or
+    /// at any later moment, for all batches after `since` are kept behind it, and a record says
+    /// what is, whatever was before. Atomic. One at a time.
     ///
     /// # Errors
     /// The host's errors; the old log then stays.
@@ -256,8 +379,14 @@ pub trait Upper: Send + Sync {
     )]
     fn compact(
         &self,
+        since: LogPosition,
         snapshot: &mut dyn FnMut(&mut dyn FnMut(Record<'_>)),
     ) -> Result<(), UpperError>;
+
+    /// What content is written through: a layer with failpoints has its own.
+    fn host(&self) -> &Host {
+        Host::plain()
+    }
 
     /// Room left.
     ///

@@ -12,7 +12,7 @@ use pellicle_store::import::{self, ImportError, ImportOptions, ImportedLayer, Ow
 
 use crate::{
     CliError, Context,
-    commands::collect::tidy_after_failure,
+    commands::{collect::tidy_after_failure, commit::not_a_change},
     image::{Description, Platform, Reference, Settings},
     interrupt,
 };
@@ -145,9 +145,7 @@ pub(super) fn image_name(text: &str) -> Result<Reference, CliError> {
 fn settings(changes: &[String]) -> Result<Settings, CliError> {
     let mut settings = Settings::default();
     for change in changes {
-        settings.apply(change).map_err(|e| {
-            CliError::usage(e.to_string()).with_hint("for example: --change 'CMD [\"/bin/bash\"]'")
-        })?;
+        settings.apply(change).map_err(not_a_change)?;
     }
     if settings.cmd.is_none() && settings.entrypoint.is_none() {
         settings.cmd = Some(vec!["/bin/sh".to_owned()]);

@@ -4,9 +4,17 @@ use std::{fs, path::Path, process::ExitCode};
 
 use clap::Args;
 use rustix::fs::{Access, access};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use crate::{CliError, Context, commands::store::usage, output};
+use crate::{
+    CliError, Context,
+    commands::store::usage,
+    container::{
+        registry::{Listed, Registry},
+        state::Status,
+    },
+    mount, output,
+};
 
 /// Tell versions, what the host offers, and where the store is
 ///
@@ -38,6 +46,8 @@ pub fn run(cx: &Context, args: InfoArgs) -> Result<ExitCode, CliError> {
             "Size": output::bytes(bytes),
         },
         "Host": host(),
+        "Mounts": mounts()?,
+        "Containers": containers(cx)?,
     });
     if args.format == "json" {
         cx.out.line(info)?;
@@ -47,6 +57,36 @@ pub fn run(cx: &Context, args: InfoArgs) -> Result<ExitCode, CliError> {
     show(&info, 0, &mut text);
     cx.out.write(text.as_bytes())?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Which way requests come to each mount.
+fn mounts() -> Result<Value, CliError> {
+    let mut all = Map::new();
+    for m in mount::list()? {
+        let served = mount::ask(&m.dir).map_or_else(
+            |e| format!("not known: {e}"),
+            |told| told.lines().next().unwrap_or_default().to_owned(),
+        );
+        all.insert(m.dir.display().to_string(), Value::String(served));
+    }
+    Ok(Value::Object(all))
+}
+
+/// Which way requests come to each container that runs.
+fn containers(cx: &Context) -> Result<Value, CliError> {
+    let mut all = Map::new();
+    if cx.root()?.is_dir() {
+        let registry = Registry::new(cx.root()?);
+        for listed in registry.list()? {
+            if let Listed::Known(state) = listed
+                && state.status == Status::Running
+                && let Some(served) = registry.served(&state.id)
+            {
+                all.insert(state.name, Value::String(served));
+            }
+        }
+    }
+    Ok(Value::Object(all))
 }
 
 fn host() -> Value {

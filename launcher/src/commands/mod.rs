@@ -1,10 +1,13 @@
 //! The subcommands, one file each: its arguments, and `run`.
 
+pub mod build;
 mod collect;
+pub mod commit;
 pub mod completion;
 mod containers;
 pub mod diff;
 pub mod exec;
+pub mod export;
 mod format;
 pub mod history;
 pub mod images;
@@ -13,13 +16,21 @@ pub mod info;
 pub mod inspect;
 pub mod kill;
 pub mod load;
+pub mod login;
+pub mod logout;
 pub mod logs;
 pub mod man;
+pub mod manifest;
 pub mod mount;
+mod outfile;
 pub mod ps;
+pub mod pull;
+pub mod push;
+mod registry_args;
 pub mod rm;
 pub mod rmi;
 pub mod run;
+pub mod save;
 pub mod start;
 pub mod stop;
 pub mod store;
@@ -61,12 +72,30 @@ pub enum Command {
     Rm(rm::RmArgs),
     /// List what a container changed
     Diff(diff::DiffArgs),
+    /// Make an image of a container and what it changed
+    Commit(commit::CommitArgs),
+    /// Write all files of a container or an image as a tar archive
+    Export(export::ExportArgs),
     /// List images
     Images(images::ImagesArgs),
+    /// Build an image from a Containerfile (Dockerfile)
+    Build(Box<build::BuildArgs>),
     /// Make an image of a tar archive or a directory
     Import(import::ImportArgs),
+    /// Pull images from a registry
+    Pull(pull::PullArgs),
+    /// Push an image to a registry
+    Push(push::PushArgs),
+    /// Log in to a registry
+    Login(login::LoginArgs),
+    /// Log out of a registry
+    Logout(logout::LogoutArgs),
+    /// Look at manifests of a registry
+    Manifest(manifest::ManifestArgs),
     /// Load images from an OCI layout or a docker-archive
     Load(load::LoadArgs),
+    /// Save images for other programs
+    Save(save::SaveArgs),
     /// Give an image another name
     Tag(tag::TagArgs),
     /// Remove images
@@ -90,6 +119,12 @@ pub enum Command {
     /// Serve a mount in the background; `mount` runs this
     #[command(name = "__serve-mount", hide = true)]
     ServeMount(mount::MountArgs),
+    /// Run the container of a RUN; `build` runs this
+    #[command(name = "__build-run", hide = true)]
+    BuildRun(build::BuildRunArgs),
+    /// Resume a container when standard input ends; `commit` runs this
+    #[command(name = "__resume", hide = true)]
+    Resume(commit::ResumeArgs),
     /// Print the version
     Version(version::VersionArgs),
 }
@@ -110,9 +145,18 @@ pub fn run(cx: &Context, command: Command) -> Result<ExitCode, CliError> {
         Command::Wait(args) => wait::run(cx, args),
         Command::Rm(args) => rm::run(cx, args),
         Command::Diff(args) => diff::run(cx, args),
+        Command::Commit(args) => commit::run(cx, args),
+        Command::Export(args) => export::run(cx, args),
         Command::Images(args) => images::run(cx, args),
+        Command::Build(args) => build::run(cx, *args),
         Command::Import(args) => import::run(cx, args),
+        Command::Pull(args) => pull::run(cx, args),
+        Command::Push(args) => push::run(cx, args),
+        Command::Login(args) => login::run(cx, args),
+        Command::Logout(args) => logout::run(cx, args),
+        Command::Manifest(args) => manifest::run(cx, args),
         Command::Load(args) => load::run(cx, args),
+        Command::Save(args) => save::run(cx, args),
         Command::Tag(args) => tag::run(cx, args),
         Command::Rmi(args) => rmi::run(cx, args),
         Command::Inspect(args) => inspect::run(cx, args),
@@ -124,6 +168,8 @@ pub fn run(cx: &Context, command: Command) -> Result<ExitCode, CliError> {
         Command::Completion(args) => completion::run(cx, args),
         Command::Man(args) => man::run(cx, args),
         Command::ServeMount(args) => mount::run_in_session(cx, args),
+        Command::BuildRun(args) => build::run_one(cx, &args),
+        Command::Resume(args) => commit::resume(&args),
         Command::Version(args) => version::run(cx, args),
     }
 }

@@ -14,6 +14,7 @@ use crate::{
     image::Image,
     mount::{self, What},
     output,
+    transport::Way,
 };
 
 /// Mount an image, a layer or an archive, read-only
@@ -31,6 +32,7 @@ use crate::{
   pellicle mount --layer 2 app:1 /mnt         the third layer from below
   pellicle mount layer.tar.gz /mnt
   pellicle mount                              list mounts
+  pellicle mount --stats                      what requests came to each
   pellicle umount /mnt")]
 pub struct MountArgs {
     /// Name or id of an image, or a file
@@ -44,6 +46,12 @@ pub struct MountArgs {
     /// Serve in this process, until it is unmounted or interrupted
     #[arg(short, long)]
     pub foreground: bool,
+    /// Which way the kernel's requests come.
+    #[command(flatten)]
+    pub way: Way,
+    /// Of the mounts that are there: how many requests came, and how long they took
+    #[arg(long, conflicts_with = "source")]
+    pub stats: bool,
     /// Let other users in, as far as the permissions of the files go
     #[arg(long)]
     pub allow_other: bool,
@@ -58,7 +66,7 @@ pub struct MountArgs {
 /// If it cannot be mounted; then nothing is.
 pub fn run(cx: &Context, args: MountArgs) -> Result<ExitCode, CliError> {
     let (Some(source), Some(dir)) = (&args.source, &args.dir) else {
-        return list(cx);
+        return if args.stats { stats(cx) } else { list(cx) };
     };
     let dir = mountpoint(dir)?;
     let what = what(cx, source, args.layer.as_deref())?;
@@ -76,6 +84,17 @@ fn list(cx: &Context) -> Result<ExitCode, CliError> {
         .collect();
     cx.out
         .write(output::table(&["SOURCE", "DIRECTORY"], &rows).as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What came to each mount, as its server tells.
+fn stats(cx: &Context) -> Result<ExitCode, CliError> {
+    for m in mount::list()? {
+        let said =
+            mount::ask(&m.dir).unwrap_or_else(|e| format!("its server does not tell: {e}\n"));
+        cx.out
+            .write(format!("{} on {}\n{said}\n", m.source, m.dir.display()).as_bytes())?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -170,7 +189,12 @@ fn serve(cx: &Context, what: &What, dir: &Path, args: &MountArgs) -> Result<Exit
         signal_hook::consts::SIGHUP,
     ])
     .map_err(|e| CliError::failed("cannot handle signals").because(e))?;
-    let served = mount::serve(mount::open(cx, what)?, dir, args.allow_other)?;
+    let served = mount::serve(
+        mount::open(cx, what)?,
+        dir,
+        args.allow_other,
+        args.way.transport,
+    )?;
     let at = dir.to_owned();
     let spawned = std::thread::Builder::new()
         .name("signals".to_owned())
@@ -224,6 +248,7 @@ fn in_background(
         command.arg("--log-level").arg(level);
     }
     command.args(["__serve-mount", "--foreground", "--tell-ready"]);
+    command.args(["--transport", args.way.transport.word()]);
     if args.allow_other {
         command.arg("--allow-other");
     }

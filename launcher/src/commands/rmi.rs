@@ -65,9 +65,21 @@ pub fn run(cx: &Context, args: RmiArgs) -> Result<ExitCode, CliError> {
             },
         }
     }
-    if deleted && !args.no_prune && try_collect(cx, false)?.is_none() {
-        cx.out
-            .note("the store is in use: `pellicle store gc` frees the space later");
+    if deleted && !args.no_prune {
+        match try_collect(cx, false) {
+            Ok(Some(_)) => {}
+            Ok(None) => cx
+                .out
+                .note("the store is in use: `pellicle store gc` frees the space later"),
+            // Another image that is damaged, as a rule: what that needs is not known.
+            Err(error) => {
+                tracing::info!("could not collect: {error:?}");
+                cx.out.warn(
+                    "it is off the list, but its space could not be freed; `pellicle store gc` \
+                     tells why, and does it once nothing is damaged",
+                );
+            }
+        }
     }
     failed.map_or(Ok(ExitCode::SUCCESS), Err)
 }

@@ -3,13 +3,19 @@
 use std::{io::Write as _, process::ExitCode};
 
 use clap::Args;
+use oci_spec::runtime::Spec;
+use pellicle_store::import::Cancel;
 
-use super::containers;
+use super::{
+    containers,
+    registry_args::{Bars, RegistryArgs},
+};
 use crate::{
     CliError, Context,
     container::{
         ContainerError,
         background::{self, Side},
+        begin::Begin,
         idmap::IdMaps,
         names,
         registry::Registry,
@@ -18,21 +24,32 @@ use crate::{
         state::State,
         supervise,
     },
+    image::Images,
+    registry::{
+        Access,
+        pull::{self, PullPolicy},
+    },
 };
 
 /// Run a command in a new container
 ///
 /// The command's exit code is this program's. 125 says that the container could not be made, 126 that
 /// the command could not be executed, 127 that it does not exist.
+///
+/// An image that is not in the store is pulled (see `pellicle pull`), unless --pull says otherwise.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   pellicle run -it --rm debian:12 bash
   pellicle run -d --name web -v ./site:/srv:ro -m 512m app:1
+  pellicle run --rm --pull always quay.io/user/tool:1.0 --version
   pellicle run --rm -u 1000:1000 -w /tmp debian:12 sh -c 'id; pwd'")]
 pub struct RunArgs {
     /// Go to the background once it runs, and print its id
     #[arg(short, long)]
     pub detach: bool,
+    /// When to pull the image
+    #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
+    pub pull: PullPolicy,
     /// What the container is to be.
     #[command(flatten)]
     pub request: Request,
@@ -41,6 +58,9 @@ pub struct RunArgs {
     /// The command and its arguments [default: the image's]
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub command: Vec<String>,
+    /// How a registry is reached.
+    #[command(flatten)]
+    pub registry: RegistryArgs,
 }
 
 /// Runs the command.
@@ -52,8 +72,8 @@ pub fn run(cx: &Context, mut args: RunArgs) -> Result<ExitCode, CliError> {
     if request.tty && request.interactive && !args.detach {
         check_terminal()?;
     }
-    let registry = containers::registry(cx)?;
-    let image = cx.images()?.resolve(&args.image)?;
+    pull_image(cx, &args)?;
+    let request = &mut args.request;
     let maps = IdMaps::for_this_user(request.single_id)?;
     if let Some(why) = &maps.fell_back {
         cx.out.warn(format_args!(
@@ -61,6 +81,103 @@ pub fn run(cx: &Context, mut args: RunArgs) -> Result<ExitCode, CliError> {
         ));
         request.single_id = true;
     }
+    if args.detach {
+        in_background(cx, &args, &maps)
+    } else {
+        in_foreground(cx, &args, &maps)
+    }
+}
+
+/// Pulls the image if that is wanted: before anything is forked, and while Ctrl-C still ends this
+/// program. One that is there costs no more than a look at the list.
+fn pull_image(cx: &Context, args: &RunArgs) -> Result<(), CliError> {
+    let wanted = match args.pull {
+        PullPolicy::Always => true,
+        PullPolicy::Missing => !Images::is_listed(cx.root()?, &args.image)?,
+        PullPolicy::Never => false,
+    };
+    if !wanted {
+        return Ok(());
+    }
+    let access = || {
+        let access = args.registry.access(Cancel::default())?;
+        Ok(Access {
+            watched: false,
+            ..access
+        })
+    };
+    let show = Bars::new(cx.out);
+    pull::ensure(&cx.images()?, &args.image, args.pull, None, &access, &show)?;
+    Ok(())
+}
+
+fn in_foreground(cx: &Context, args: &RunArgs, maps: &IdMaps) -> Result<ExitCode, CliError> {
+    let request = &args.request;
+    // Before anything else: its id maps take longest.
+    let begun = Begin {
+        input: request.interactive,
+        output: true,
+        ..begin(request)
+    }
+    .fork(maps)?;
+    let registry = containers::registry(cx)?;
+    let (state, spec) = describe(cx, &registry, args)?;
+    write_id_file(request, &state.id)?;
+    let result = make(cx, &registry, (state, spec)).and_then(|run| {
+        let run = supervise::Run {
+            stats: request.stats,
+            ..run
+        };
+        let hold = |state: &mut State, spec: &Spec| registry.create(state, spec);
+        supervise::run(run, begun, hold).map_err(CliError::from)
+    });
+    if result.is_err() {
+        remove_id_file(request);
+    }
+    result.map(containers::exit_code)
+}
+
+fn in_background(cx: &Context, args: &RunArgs, maps: &IdMaps) -> Result<ExitCode, CliError> {
+    let registry = containers::registry(cx)?;
+    let (state, spec) = describe(cx, &registry, args)?;
+    // Before the fork: the other side must not be the only one that knows the file.
+    write_id_file(&args.request, &state.id)?;
+    match background::split()? {
+        Side::Started => {
+            cx.out.line(&state.id)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Side::Failed(code) => {
+            remove_id_file(&args.request);
+            Ok(ExitCode::from(code))
+        }
+        Side::Supervisor(ready) => {
+            let begun = begin(&args.request).fork(maps)?;
+            let run = make(cx, &registry, (state, spec))?;
+            let run = supervise::Run {
+                on_executed: Box::new(|| ready.tell()),
+                ..run
+            };
+            let code = supervise::run(run, begun, |state, spec| registry.create(state, spec))?;
+            Ok(containers::exit_code(code))
+        }
+    }
+}
+
+/// In the background.
+fn begin(request: &Request) -> Begin {
+    Begin {
+        namespaces: spec::namespaces(request),
+        tty: request.tty,
+        keep_open: request.interactive,
+        ..Begin::default()
+    }
+}
+
+/// What the container is to be.
+fn describe(cx: &Context, registry: &Registry, args: &RunArgs) -> Result<(State, Spec), CliError> {
+    let request = &args.request;
+    let image = pull::find(&cx.images()?, &args.image)?;
     let id = names::new_id();
     let dir = registry.dir(&id);
     let (spec, mut settings) = spec::build(&id, &dir, &image.config, request, &args.command)?;
@@ -74,76 +191,26 @@ pub fn run(cx: &Context, mut args: RunArgs) -> Result<ExitCode, CliError> {
     if let Some(name) = request.name.as_deref().filter(|n| n.is_empty()) {
         return Err(ContainerError::invalid("--name", name, "is empty").into());
     }
-    // Before the fork: the other side must not be the only one that knows the file.
-    write_id_file(request, &state.id)?;
-    let side = if args.detach {
-        background::split()?
-    } else {
-        return in_foreground(cx, &registry, (maps, state, spec), &args.request);
-    };
-    match side {
-        Side::Started => {
-            cx.out.line(&state.id)?;
-            Ok(ExitCode::SUCCESS)
-        }
-        Side::Failed(code) => {
-            remove_id_file(&args.request);
-            Ok(ExitCode::from(code))
-        }
-        Side::Supervisor(ready) => {
-            let run = make(cx, &registry, (maps, state, spec))?;
-            let code = supervise::run(supervise::Run {
-                on_executed: Box::new(|| ready.tell()),
-                ..run
-            })?;
-            Ok(containers::exit_code(code))
-        }
-    }
+    Ok((state, spec))
 }
 
-type What = (IdMaps, State, oci_spec::runtime::Spec);
-
-fn in_foreground(
-    cx: &Context,
-    registry: &Registry,
-    what: What,
-    request: &Request,
-) -> Result<ExitCode, CliError> {
-    let result = make(cx, registry, what).and_then(|run| {
-        let run = supervise::Run {
-            input: request.interactive,
-            output: true,
-            ..run
-        };
-        supervise::run(run).map_err(CliError::from)
-    });
-    if result.is_err() {
-        remove_id_file(request);
-    }
-    result.map(containers::exit_code)
-}
-
-/// Makes the container, without its process. The store's lock keeps its layers from being collected
-/// while it runs.
+/// What is to be run. The store's lock keeps its layers from being collected meanwhile.
 fn make<'a>(
     cx: &'a Context,
     registry: &'a Registry,
-    (maps, mut state, spec): What,
+    (state, spec): (State, Spec),
 ) -> Result<supervise::Run<'a>, CliError> {
     let store = cx.store()?;
     let lock = store.lock_shared()?;
-    let held = registry.create(&mut state, &spec)?;
     Ok(supervise::Run {
         store,
         lock,
         registry,
-        held,
-        maps,
         state,
         spec,
-        input: false,
-        output: false,
+        stats: false,
         is_new: true,
+        keep: false,
         on_executed: Box::new(|| Ok(())),
     })
 }

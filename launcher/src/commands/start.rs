@@ -9,11 +9,14 @@ use crate::{
     CliError, Context,
     container::{
         background::{self, Side},
+        begin::Begin,
         idmap::IdMaps,
-        registry::Registry,
+        registry::{Held, Registry},
+        spec,
         state::State,
         supervise::{self, Run},
     },
+    transport::Transport,
 };
 
 /// Start stopped containers
@@ -30,6 +33,9 @@ pub struct StartArgs {
     /// Pass standard input on to it
     #[arg(short, long)]
     pub interactive: bool,
+    /// Which way the kernel's requests for its files come, from now on [default: as it was run]
+    #[arg(long, value_enum, value_name = "TRANSPORT")]
+    pub transport: Option<Transport>,
     /// Names or ids of containers
     #[arg(required = true, value_name = "CONTAINER")]
     pub containers: Vec<String>,
@@ -43,11 +49,16 @@ pub fn run(cx: &Context, args: StartArgs) -> Result<ExitCode, CliError> {
     let registry = containers::registry(cx)?;
     let attach = args.attach || args.interactive;
     if let (true, [name]) = (attach, args.containers.as_slice()) {
-        let mut run = prepare(cx, &registry, name)?;
-        run.input = args.interactive;
-        run.output = true;
+        let (run, maps, held) = prepare(cx, &registry, name, args.transport)?;
+        let begin = Begin {
+            input: args.interactive,
+            output: true,
+            ..begin(&run)
+        };
+        let code =
+            (begin.fork(&maps)).and_then(|begun| supervise::run(run, begun, |_, _| Ok(held)));
         return Ok(containers::exit_code(
-            supervise::run(run).map_err(|e| CliError::from(e).or_code(125))?,
+            code.map_err(|e| CliError::from(e).or_code(125))?,
         ));
     }
     if attach {
@@ -59,16 +70,23 @@ pub fn run(cx: &Context, args: StartArgs) -> Result<ExitCode, CliError> {
             Side::Started => cx.out.line(name)?,
             Side::Failed(_) => code = ExitCode::FAILURE,
             Side::Supervisor(ready) => {
-                let mut run = prepare(cx, &registry, name)?;
+                let (mut run, maps, held) = prepare(cx, &registry, name, args.transport)?;
                 run.on_executed = Box::new(|| ready.tell());
-                return Ok(containers::exit_code(supervise::run(run)?));
+                let begun = begin(&run).fork(&maps)?;
+                let code = supervise::run(run, begun, |_, _| Ok(held))?;
+                return Ok(containers::exit_code(code));
             }
         }
     }
     Ok(code)
 }
 
-fn prepare<'a>(cx: &'a Context, registry: &'a Registry, name: &str) -> Result<Run<'a>, CliError> {
+fn prepare<'a>(
+    cx: &'a Context,
+    registry: &'a Registry,
+    name: &str,
+    transport: Option<Transport>,
+) -> Result<(Run<'a>, IdMaps, Held), CliError> {
     let store = cx.store()?;
     let lock = store.lock_shared()?;
     let id = registry.find(name)?;
@@ -77,17 +95,28 @@ fn prepare<'a>(cx: &'a Context, registry: &'a Registry, name: &str) -> Result<Ru
     state.exit_code = None;
     state.error = None;
     state.finished = None;
-    Ok(Run {
+    state.settings.transport = transport.unwrap_or(state.settings.transport);
+    let maps = IdMaps::for_this_user(state.settings.single_id)?;
+    let run = Run {
         store,
         lock,
         spec: registry.spec(&id)?,
         registry,
-        held,
-        maps: IdMaps::for_this_user(state.settings.single_id)?,
         state,
-        input: false,
-        output: false,
+        stats: false,
         is_new: false,
+        keep: false,
         on_executed: Box::new(|| Ok(())),
-    })
+    };
+    Ok((run, maps, held))
+}
+
+/// In the background.
+fn begin(run: &Run<'_>) -> Begin {
+    Begin {
+        namespaces: spec::namespaces_of(&run.spec),
+        tty: spec::has_terminal(&run.spec),
+        keep_open: run.state.settings.open_stdin,
+        ..Begin::default()
+    }
 }

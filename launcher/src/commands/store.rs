@@ -1,15 +1,17 @@
 //! `pellicle store`: looking after the store.
 
-use std::{collections::BTreeSet, fs, path::Path, process::ExitCode};
+mod needs;
+mod report;
+mod verify;
+
+use std::{fs, path::Path, process::ExitCode};
 
 use clap::{Args, Subcommand};
-use pellicle_store::{Damage, Digest};
 use serde_json::{Value, json};
 
 use crate::{
     CliError, Context,
     commands::{collect::try_collect, format::FormatArg},
-    image::{Images, Record, familiar, short_id},
     output,
 };
 
@@ -18,7 +20,9 @@ use crate::{
 #[command(after_help = "Examples:
   pellicle store df
   pellicle store gc --dry-run
-  pellicle store verify")]
+  pellicle store verify
+  pellicle store verify --repair
+  pellicle store verify --format '{{.Kind}} {{.Path}}: {{.Damage}}'")]
 pub struct StoreArgs {
     /// What to do
     #[command(subcommand)]
@@ -29,7 +33,7 @@ pub struct StoreArgs {
 #[derive(Subcommand, Debug)]
 pub enum StoreCommand {
     /// Read everything and compare it with its digests; exit code 1 if anything is damaged
-    Verify,
+    Verify(verify::VerifyArgs),
     /// Remove what no image and no container needs
     Gc {
         /// Only say what would be removed
@@ -50,7 +54,7 @@ pub enum StoreCommand {
 /// If the store cannot be read or changed.
 pub fn run(cx: &Context, args: StoreArgs) -> Result<ExitCode, CliError> {
     match args.command {
-        StoreCommand::Verify => verify(cx),
+        StoreCommand::Verify(args) => verify::run(cx, &args),
         StoreCommand::Gc { dry_run } => gc(cx, dry_run),
         StoreCommand::Df { format } => df(cx, &format),
     }
@@ -73,114 +77,6 @@ fn gc(cx: &Context, dry_run: bool) -> Result<ExitCode, CliError> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn verify(cx: &Context) -> Result<ExitCode, CliError> {
-    let images = cx.images()?;
-    let step = cx.out.step("verify", None);
-    let report = images.store().verify(&mut |_, bytes| step.advance(bytes))?;
-    step.done(format_args!(
-        "{} objects, {} blobs, {} trees, {} read",
-        report.objects,
-        report.blobs,
-        report.trees,
-        output::bytes(report.bytes)
-    ));
-    let needs = images
-        .records()?
-        .into_iter()
-        .map(|r| Needs::of(&images, r))
-        .collect::<Vec<_>>();
-    let mut bad = false;
-    for damage in &report.damaged {
-        bad = true;
-        cx.out.line(format_args!(
-            "damaged {} {}: {}",
-            damage.what, damage.id, damage.detail
-        ))?;
-        cx.out
-            .line(format_args!("  file: {}", damage.path.display()))?;
-        let touched: Vec<&str> = needs
-            .iter()
-            .filter(|n| n.touched_by(damage))
-            .map(|n| n.name.as_str())
-            .collect();
-        if !touched.is_empty() {
-            cx.out
-                .line(format_args!("  images: {}", touched.join(", ")))?;
-        }
-    }
-    for need in &needs {
-        for missing in need.missing(&images) {
-            bad = true;
-            cx.out
-                .line(format_args!("missing {missing}\n  images: {}", need.name))?;
-        }
-    }
-    if bad {
-        return Err(CliError::failed("the store is damaged").with_hint(
-            "remove the images named (`pellicle rmi -f`), collect (`pellicle store gc`), and import them again",
-        ));
-    }
-    cx.out.line("no damage found")?;
-    Ok(ExitCode::SUCCESS)
-}
-
-/// What an image stands on.
-struct Needs {
-    name: String,
-    blobs: BTreeSet<Digest>,
-    trees: BTreeSet<Digest>,
-    layers: Vec<Digest>,
-    /// Why it cannot be known, if so.
-    unreadable: Option<String>,
-}
-
-impl Needs {
-    fn of(images: &Images, record: Record) -> Self {
-        let name = record
-            .names
-            .first()
-            .map_or_else(|| short_id(&record.id), |n| familiar(n));
-        let mut needs = Self {
-            name,
-            blobs: BTreeSet::from([record.manifest, record.id]),
-            trees: BTreeSet::new(),
-            layers: Vec::new(),
-            unreadable: None,
-        };
-        match images.roots(std::slice::from_ref(&record)) {
-            Ok(roots) => {
-                needs.blobs.extend(roots.blobs);
-                needs.layers = roots.stacks.into_iter().flatten().collect();
-                needs.trees.extend(&needs.layers);
-                needs.trees.extend(Digest::chain(&needs.layers));
-            }
-            Err(e) => needs.unreadable = Some(e.to_string()),
-        }
-        needs
-    }
-
-    fn touched_by(&self, damage: &Damage) -> bool {
-        self.blobs.contains(&damage.id)
-            || self.trees.contains(&damage.id)
-            || damage.used_by.iter().any(|t| self.trees.contains(t))
-    }
-
-    fn missing(&self, images: &Images) -> Vec<String> {
-        let store = images.store();
-        let blobs = self
-            .blobs
-            .iter()
-            .filter(|b| !store.blobs().contains(b))
-            .map(|b| format!("blob {b}"));
-        let layers = self
-            .layers
-            .iter()
-            .filter(|l| !store.has_tree(l))
-            .map(|l| format!("layer {l}"));
-        blobs.chain(layers).chain(self.unreadable.clone()).collect()
-    }
-}
-
 fn df(cx: &Context, format: &FormatArg) -> Result<ExitCode, CliError> {
     let format = format.parse()?;
     let root = cx.store()?.root();
@@ -190,6 +86,7 @@ fn df(cx: &Context, format: &FormatArg) -> Result<ExitCode, CliError> {
         ("blobs", "blobs"),
         ("trees", "trees"),
         ("containers", "containers"),
+        ("set aside by repairs", "quarantine"),
     ] {
         let (files, bytes) = usage(&root.join(dir));
         rows.push(json!({

@@ -170,6 +170,13 @@ impl Cgroup {
         self.dirs.is_empty()
     }
 
+    /// The file that stops and resumes what is inside, on version 2.
+    #[must_use]
+    pub fn freezer(&self) -> Option<PathBuf> {
+        let file = self.dirs.first()?.join("cgroup.freeze");
+        file.exists().then_some(file)
+    }
+
     /// Kills what is left inside and removes it. Tells whether it is gone.
     pub fn remove(&self) -> bool {
         // All of them, whatever happens to the first.

@@ -12,10 +12,11 @@ use std::{
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
+    io::{Errno, retry_on_intr},
     net::{
         AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
-        SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg,
-        sendmsg, socketpair,
+        SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recv,
+        recvmsg, sendmsg, socketpair,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -35,8 +36,12 @@ pub(super) struct Channel(OwnedFd);
 /// One packet.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Message {
-    /// To the process: the id maps are written; go on as this one.
-    Go(Identity),
+    /// To the process: what it is to be, in a file whose descriptor comes with it.
+    Plan,
+    /// To the process: the id maps are written; go on.
+    Go,
+    /// To the process: who it becomes in the end.
+    Be(Identity),
     /// The `/dev/fuse` descriptor of the mounted root; a descriptor comes with it.
     Fuse,
     /// The master side of the terminal; a descriptor comes with it.
@@ -82,18 +87,25 @@ impl Channel {
 
     /// The next packet; `None` once the other end is closed.
     pub(super) fn receive(&self) -> io::Result<Option<(Message, Option<OwnedFd>)>> {
-        let mut bytes = vec![0; PACKET_MAX];
+        // Most are of a few bytes: room for the longest would cost more than all else here.
+        let peek = RecvFlags::PEEK | RecvFlags::TRUNC;
+        let length = match retry_on_intr(|| recv(&self.0, &mut [0_u8; 0], peek)) {
+            Ok((_, length)) => length.min(PACKET_MAX),
+            // The other end died with our packets unread.
+            Err(Errno::CONNRESET) => return Ok(None),
+            Err(e) => return Err(e.into()),
+        };
+        let mut bytes = vec![0; length];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
-        let got = loop {
+        let got = retry_on_intr(|| {
             let mut parts = [IoSliceMut::new(&mut bytes)];
-            match recvmsg(&self.0, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC) {
-                Ok(got) => break got,
-                Err(rustix::io::Errno::INTR) => {}
-                // The other end died with our packets unread.
-                Err(rustix::io::Errno::CONNRESET) => return Ok(None),
-                Err(e) => return Err(e.into()),
-            }
+            recvmsg(&self.0, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC)
+        });
+        let got = match got {
+            Ok(got) => got,
+            Err(Errno::CONNRESET) => return Ok(None),
+            Err(e) => return Err(e.into()),
         };
         if got.bytes == 0 {
             return Ok(None);
@@ -136,7 +148,9 @@ impl Message {
     fn cut(&self) -> Self {
         let short = |text: &String| text.chars().take(TEXT_MAX / 4).collect::<String>();
         match self {
-            Self::Go(identity) => Self::Go(identity.clone()),
+            Self::Plan => Self::Plan,
+            Self::Go => Self::Go,
+            Self::Be(identity) => Self::Be(identity.clone()),
             Self::Fuse => Self::Fuse,
             Self::Terminal => Self::Terminal,
             Self::Joined => Self::Joined,

@@ -171,6 +171,13 @@ impl ContainerError {
             Self::Damaged { .. } => {
                 "`pellicle rm --force` removes a container whatever state it is in".to_owned()
             }
+            Self::Upper(pellicle_upper::UpperError::Corrupt { .. })
+            | Self::Union(pellicle_union::Error::Upper(pellicle_upper::UpperError::Corrupt {
+                ..
+            })) => {
+                "`pellicle store verify` tells what is damaged, and what --repair would do about it"
+                    .to_owned()
+            }
             Self::NoCommand => "give a command after the image's name".to_owned(),
             Self::NoNamespaces { next, .. } => (*next).to_owned(),
             Self::IdMap { user, .. } => format!(

@@ -8,13 +8,14 @@ use std::{
     fs,
     io::Read as _,
     path::PathBuf,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
+    thread::JoinHandle,
 };
 
 use rustix::process::{Pid, getegid, geteuid};
 use serde::{Deserialize, Serialize};
 
-use super::ContainerError;
+use super::{ContainerError, cpus};
 
 /// `size` ids from `inside` on are the host's from `outside` on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,7 +117,7 @@ impl IdMaps {
     /// and as the caller, which must call [`Writing::finish`].
     ///
     /// # Errors
-    /// What the kernel has against the maps; helpers that cannot be started.
+    /// What the kernel has against the maps; threads that cannot be made.
     pub fn begin(&self, pid: Pid) -> Result<Writing, ContainerError> {
         let mut writing = Writing::default();
         let file = |name: &str| PathBuf::from(format!("/proc/{pid}/{name}"));
@@ -125,8 +126,8 @@ impl IdMaps {
         };
         match self.writer {
             Writer::Helpers => {
-                writing.helpers.push(start("newuidmap", pid, &self.uids)?);
-                writing.helpers.push(start("newgidmap", pid, &self.gids)?);
+                writing.begin("newuidmap", pid, &self.uids)?;
+                writing.begin("newgidmap", pid, &self.gids)?;
             }
             Writer::Privileged | Writer::Single => {
                 if self.writer == Writer::Single {
@@ -143,35 +144,46 @@ impl IdMaps {
 /// Maps that are being written.
 #[derive(Default)]
 pub struct Writing {
-    helpers: Vec<(&'static str, Child)>,
+    helpers: Vec<JoinHandle<Result<(), ContainerError>>>,
 }
 
 impl Writing {
+    /// Runs a helper from a thread: starting a program waits for the kernel to have loaded it.
+    fn begin(
+        &mut self,
+        helper: &'static str,
+        pid: Pid,
+        ranges: &[Range],
+    ) -> Result<(), ContainerError> {
+        let mut command = command(helper, pid, ranges);
+        let cpu = cpus::for_helper(self.helpers.len());
+        let run = move || {
+            if let Some(cpu) = &cpu {
+                cpus::stay_on(cpu);
+            }
+            run_helper(helper, &mut command)
+        };
+        let thread = std::thread::Builder::new().name(helper.to_owned());
+        let thread = thread
+            .spawn(run)
+            .map_err(ContainerError::host(format!("make a thread for {helper}")))?;
+        self.helpers.push(thread);
+        // It begins on this CPU, and leaves it as soon as it is let.
+        std::thread::yield_now();
+        Ok(())
+    }
+
     /// Waits until the maps are there.
     ///
     /// # Errors
     /// [`ContainerError::IdMap`] with what the helper said.
     pub fn finish(mut self) -> Result<(), ContainerError> {
-        for (helper, mut child) in self.helpers.drain(..) {
-            let mut said = Vec::new();
-            if let Some(stderr) = child.stderr.take() {
-                // A helper that cannot be read from still has its exit code.
-                let _ = stderr.take(4096).read_to_end(&mut said);
-            }
-            let status = child
-                .wait()
-                .map_err(ContainerError::host(format!("wait for {helper}")))?;
-            if !status.success() {
-                let said = String::from_utf8_lossy(&said);
-                return Err(ContainerError::IdMap {
-                    helper,
-                    user: user_name(),
-                    said: match said.trim() {
-                        "" => status.to_string(),
-                        text => text.to_owned(),
-                    },
-                });
-            }
+        for thread in self.helpers.drain(..) {
+            let panicked = |_| ContainerError::Host {
+                doing: "wait for the id maps".to_owned(),
+                source: std::io::Error::other("a thread panicked"),
+            };
+            thread.join().map_err(panicked)??;
         }
         Ok(())
     }
@@ -180,31 +192,48 @@ impl Writing {
 impl Drop for Writing {
     fn drop(&mut self) {
         // Only after an error elsewhere: no zombie is left behind.
-        for (_, child) in &mut self.helpers {
-            let _ = child.wait();
+        for thread in self.helpers.drain(..) {
+            let _ = thread.join();
         }
     }
 }
 
-fn start(
-    name: &'static str,
-    pid: Pid,
-    ranges: &[Range],
-) -> Result<(&'static str, Child), ContainerError> {
-    let program = helper(name).unwrap_or_else(|| name.into());
-    let child = Command::new(program)
+fn command(helper_name: &str, pid: Pid, ranges: &[Range]) -> Command {
+    let mut command = Command::new(helper(helper_name).unwrap_or_else(|| helper_name.into()));
+    let numbers = ranges.iter().flat_map(|r| [r.inside, r.outside, r.size]);
+    command
         .arg(pid.to_string())
-        .args(
-            ranges
-                .iter()
-                .flat_map(|r| [r.inside, r.outside, r.size].map(|n| n.to_string())),
-        )
+        .args(numbers.map(|n| n.to_string()))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+fn run_helper(helper: &'static str, command: &mut Command) -> Result<(), ContainerError> {
+    let mut child = command
         .spawn()
-        .map_err(ContainerError::host(format!("start {name}")))?;
-    Ok((name, child))
+        .map_err(ContainerError::host(format!("start {helper}")))?;
+    let mut said = Vec::new();
+    if let Some(stderr) = child.stderr.take() {
+        // A helper that cannot be read from still has its exit code.
+        let _ = stderr.take(4096).read_to_end(&mut said);
+    }
+    let status = child
+        .wait()
+        .map_err(ContainerError::host(format!("wait for {helper}")))?;
+    if status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&said);
+    Err(ContainerError::IdMap {
+        helper,
+        user: user_name(),
+        said: match said.trim() {
+            "" => status.to_string(),
+            text => text.to_owned(),
+        },
+    })
 }
 
 fn helper(name: &str) -> Option<PathBuf> {

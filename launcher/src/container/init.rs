@@ -9,13 +9,16 @@ use std::{
     convert::Infallible,
     ffi::{CString, OsStr},
     fs,
+    io::{Read as _, Seek as _},
     os::{
         fd::{AsFd, OwnedFd},
         unix::ffi::OsStrExt as _,
     },
     path::{Path, PathBuf},
+    thread::JoinHandle,
 };
 
+use nix::sched::{CloneFlags, unshare};
 use oci_spec::runtime::{LinuxCapabilities, LinuxNamespaceType, PosixRlimitType, Process, Spec};
 use pellicle_fuse::{MountOptions, mount_here};
 use pellicle_sys::process as sys;
@@ -24,22 +27,25 @@ use rustix::{
     process::{Resource, Rlimit, Signal},
     pty::OpenptFlags,
 };
+use serde::{Deserialize, Serialize};
 
 use super::{
     caps,
     channel::{Channel, Message},
-    mounts,
+    cpus, mounts,
     passwd::Identity,
-    reaper,
-    seccomp::Filters,
+    prefetch, reaper,
+    seccomp::{self, Filters},
+    spec::namespaces_of,
     step::{Doing, Failed},
 };
 
 /// What the first process needs to know.
-pub(super) struct Plan<'a> {
-    pub(super) spec: &'a Spec,
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Plan {
+    pub(super) spec: Spec,
     /// Where the root is mounted before it is entered.
-    pub(super) rootfs: &'a Path,
+    pub(super) rootfs: PathBuf,
     /// What `/proc/mounts` shows as its source.
     pub(super) fs_name: String,
     /// A process of ours stays as the first one and reaps.
@@ -48,7 +54,6 @@ pub(super) struct Plan<'a> {
     pub(super) single_id: bool,
     /// It gets a cgroup of its own before it goes on.
     pub(super) has_cgroup: bool,
-    pub(super) filters: &'a Filters,
 }
 
 /// Descriptors that become standard input, output and error.
@@ -58,9 +63,10 @@ pub(super) struct Streams {
     pub(super) stderr: OwnedFd,
 }
 
-/// Makes the container around this process and executes its command.
-pub(super) fn run(plan: &Plan<'_>, streams: Option<&Streams>, channel: &Channel) -> ! {
-    let attempt = std::panic::AssertUnwindSafe(|| build(plan, streams, channel));
+/// Makes the container around this process and executes its command. `own` are the namespaces that it
+/// makes by itself.
+pub(super) fn run(own: CloneFlags, streams: Option<&Streams>, channel: &Channel) -> ! {
+    let attempt = std::panic::AssertUnwindSafe(|| build(own, streams, channel));
     let failed = match std::panic::catch_unwind(attempt) {
         Ok(Err(failed)) => failed,
         Ok(Ok(never)) => match never {},
@@ -70,41 +76,84 @@ pub(super) fn run(plan: &Plan<'_>, streams: Option<&Streams>, channel: &Channel)
 }
 
 fn build(
-    plan: &Plan<'_>,
+    own: CloneFlags,
     streams: Option<&Streams>,
     channel: &Channel,
 ) -> Result<Infallible, Failed> {
     die_with_supervisor(channel)?;
+    cpus::step_aside();
     sys::reset_signals();
     // Whatever the caller's shell left open is not the container's.
     sys::close_on_exec_from(3).doing("close descriptors (Linux 5.11 or newer is needed)")?;
-    let identity = match channel.receive().doing("hear from the supervisor")? {
-        Some((Message::Go(identity), _)) => identity,
-        // It is dying, and has said why.
-        _ => sys::exit_now(125),
+    // What follows is done while the id maps are written.
+    unshare(own).doing("make namespaces")?;
+    let plan = &hear_plan(channel)?;
+    let is_namespace = |n| namespaces_of(&plan.spec).contains(&n);
+    // Where there are limits, that of cgroups is made when this process is in its own.
+    if !plan.has_cgroup && is_namespace(LinuxNamespaceType::Cgroup) {
+        unshare(CloneFlags::CLONE_NEWCGROUP).doing("make a cgroup namespace")?;
+    }
+    let process = process_of(&plan.spec)?;
+    let none = LinuxCapabilities::default();
+    let filters = seccomp::build(process.capabilities().as_ref().unwrap_or(&none))
+        .map_err(|e| Failed::new(125, format!("cannot make the system call filter: {e}")))?;
+    let Message::Go = hear(channel)?.0 else {
+        return Err(out_of_turn());
     };
     hide_memory()?;
     become_root(plan.single_id)?;
     // A change of credentials cleared it.
     die_with_supervisor(channel)?;
-    enter_root(plan, channel)?;
-    let process = process_of(plan.spec)?;
-    if namespaces(plan.spec).contains(&LinuxNamespaceType::Network) {
+    mount_root(plan, channel)?;
+    let Message::Be(identity) = hear(channel)?.0 else {
+        return Err(out_of_turn());
+    };
+    let command = Command::of(process, &identity.home)?;
+    let ahead = enter_root(plan, &command)?;
+    if is_namespace(LinuxNamespaceType::Network) {
         sys::loopback_up().doing("switch the loopback device on")?;
     }
     if let Some(name) = plan.spec.hostname() {
         rustix::system::sethostname(name.as_bytes()).doing("set the host name")?;
     }
     if plan.reap {
+        // A fork takes one thread along, and whatever locks the others hold.
+        if let Some(ahead) = ahead {
+            let _ = ahead.join();
+        }
         reaper::fork_below(channel)?;
     }
     let place = Place {
         streams,
         channel,
-        filters: plan.filters,
+        filters: &filters,
         is_console: true,
     };
     become_command(process, &identity, &place)
+}
+
+/// Waits for the supervisor to say what is to be made.
+fn hear_plan(channel: &Channel) -> Result<Plan, Failed> {
+    let (Message::Plan, Some(file)) = hear(channel)? else {
+        return Err(out_of_turn());
+    };
+    let mut text = Vec::new();
+    let mut file = fs::File::from(file);
+    file.rewind().doing("read what is to be made")?;
+    file.read_to_end(&mut text)
+        .doing("read what is to be made")?;
+    serde_json::from_slice(&text).doing("understand what is to be made")
+}
+
+/// The supervisor's next message.
+fn hear(channel: &Channel) -> Result<(Message, Option<OwnedFd>), Failed> {
+    let heard = channel.receive().doing("hear from the supervisor")?;
+    // It is dying, and has said why.
+    Ok(heard.unwrap_or_else(|| sys::exit_now(125)))
+}
+
+fn out_of_turn() -> Failed {
+    Failed::new(125, "the supervisor said something out of turn")
 }
 
 /// What surrounds a command that is about to be executed.
@@ -126,10 +175,13 @@ pub(super) fn hide_memory() -> Result<(), Failed> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable).doing("hide the memory")
 }
 
-/// The namespaces of `spec`.
-pub(super) fn namespaces(spec: &Spec) -> Vec<LinuxNamespaceType> {
-    let listed = spec.linux().as_ref().and_then(|l| l.namespaces().as_ref());
-    listed.into_iter().flatten().map(|n| n.typ()).collect()
+/// Whether the first process makes this namespace of its own: one that its fork need not wait for.
+/// The network's takes longer to make than all others together.
+pub(super) fn makes_itself(namespace: LinuxNamespaceType) -> bool {
+    !matches!(
+        namespace,
+        LinuxNamespaceType::User | LinuxNamespaceType::Mount | LinuxNamespaceType::Pid
+    )
 }
 
 pub(super) fn process_of(spec: &Spec) -> Result<&Process, Failed> {
@@ -138,8 +190,8 @@ pub(super) fn process_of(spec: &Spec) -> Result<&Process, Failed> {
         .ok_or_else(|| Failed::new(125, "config.json names no process"))
 }
 
-/// The whole file system of the container.
-fn enter_root(plan: &Plan<'_>, channel: &Channel) -> Result<(), Failed> {
+/// Mounts the root and has the supervisor serve it.
+fn mount_root(plan: &Plan, channel: &Channel) -> Result<(), Failed> {
     use rustix::mount::mount_change;
 
     mount_change(
@@ -152,8 +204,9 @@ fn enter_root(plan: &Plan<'_>, channel: &Channel) -> Result<(), Failed> {
         read_only: false,
         allow_other: true,
         no_suid: false,
+        ..MountOptions::default()
     };
-    let fuse = mount_here(plan.rootfs, &options).map_err(|e| {
+    let fuse = mount_here(&plan.rootfs, &options).map_err(|e| {
         let cause = std::error::Error::source(&e)
             .map(|s| format!(": {s}"))
             .unwrap_or_default();
@@ -167,13 +220,18 @@ fn enter_root(plan: &Plan<'_>, channel: &Channel) -> Result<(), Failed> {
         .doing("hand the file system over")?;
     // The supervisor's copy alone keeps the connection: with it gone, every access fails at once.
     drop(fuse);
-    let detached = mounts::prepare(plan.spec)?;
-    mounts::pivot(plan.rootfs)?;
+    Ok(())
+}
+
+/// The whole file system of the container. Returns the thread that asks for the command's pages.
+fn enter_root(plan: &Plan, command: &Command) -> Result<Option<JoinHandle<()>>, Failed> {
+    let detached = mounts::prepare(&plan.spec)?;
+    mounts::pivot(&plan.rootfs)?;
+    let ahead = prefetch::begin(command.paths().map(Path::to_owned).collect());
     mounts::attach(&detached)?;
     if plan.has_cgroup {
         // Only now: the root of the cgroup namespace is where its maker is at that moment.
-        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWCGROUP)
-            .doing("make a cgroup namespace")?;
+        unshare(CloneFlags::CLONE_NEWCGROUP).doing("make a cgroup namespace")?;
     }
     if let Some(process) = plan.spec.process().as_ref() {
         let cwd = process.cwd();
@@ -182,7 +240,8 @@ fn enter_root(plan: &Plan<'_>, channel: &Channel) -> Result<(), Failed> {
                 .doing(format!("make the working directory {}", cwd.display()))?;
         }
     }
-    mounts::finish(&detached)
+    mounts::finish(&detached)?;
+    Ok(ahead)
 }
 
 /// The common end of `run` and `exec`: everything that belongs to one process.
@@ -407,6 +466,14 @@ impl Command {
         })
     }
 
+    /// Where it may be, as far as that does not depend on the working directory.
+    fn paths(&self) -> impl Iterator<Item = &Path> {
+        let paths = self.candidates.iter().map(|c| c.as_bytes());
+        paths
+            .map(|bytes| Path::new(OsStr::from_bytes(bytes)))
+            .filter(|path| path.is_absolute())
+    }
+
     /// Does not return but with the reason, as docker's exit codes have it: 127 for what does not
     /// exist, 126 for what cannot be executed.
     fn execute(&self) -> Failed {
@@ -425,14 +492,19 @@ impl Command {
             }
         }
         let name = &self.name;
+        let paths = self.candidates.iter().map(|c| c.to_string_lossy());
+        let there = paths.into_iter().find(|path| Path::new(&**path).exists());
         match worst {
+            None if there.is_some() => Failed::new(
+                127,
+                format!(
+                    "{}: the interpreter it names does not exist in the container",
+                    there.unwrap_or_default()
+                ),
+            ),
             None if !name.contains('/') => {
                 Failed::new(127, format!("{name}: not found in the container's PATH"))
             }
-            None if Path::new(name).exists() => Failed::new(
-                127,
-                format!("{name}: the interpreter it names does not exist in the container"),
-            ),
             None => Failed::new(127, format!("{name}: no such file in the container")),
             Some((path, e)) => {
                 let path = path.to_string_lossy();

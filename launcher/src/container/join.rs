@@ -19,11 +19,12 @@ use rustix::fs::{Mode, OFlags, open};
 use super::{
     ContainerError,
     attend::{self, Process, Signals},
+    begin,
     channel::{Channel, Message},
     init::{self, Place, Streams},
     names, passwd,
     seccomp::{self, Filters},
-    spec::assign,
+    spec::{assign, namespaces_of},
     state::{State, Status},
     step::{Doing, Failed},
     streams::{self, Attach},
@@ -91,7 +92,7 @@ pub fn run(
     };
     let entering = Entering {
         target: &target,
-        namespaces: supervise::flags(init::namespaces(spec).into_iter()),
+        namespaces: begin::flags(namespaces_of(spec)),
         single_id: state.settings.single_id,
         user: exec.user.as_deref().unwrap_or(&state.settings.user),
         process: &process,
@@ -107,14 +108,7 @@ pub fn run(
     let mut helper = Process::new(pidfd);
     drop((theirs, streams));
     state.cgroup.add(pid)?;
-    let nobody = passwd::Identity {
-        uid: 0,
-        gid: 0,
-        groups: Vec::new(),
-        home: String::new(),
-    };
-    // Whom it becomes is looked up inside.
-    ours.send(&Message::Go(nobody), None)
+    ours.send(&Message::Go, None)
         .map_err(prepare("start the command"))?;
     let executed = attend::until_executed(&ours, &signals, |_| Ok(()))?;
     helper.wait()?;
@@ -190,7 +184,7 @@ impl Entering<'_> {
         pellicle_sys::process::close_on_exec_from(3).doing("close descriptors")?;
         // Until then it is being put into the container's cgroup.
         match self.channel.receive().doing("hear from the supervisor")? {
-            Some((Message::Go(_), _)) => {}
+            Some((Message::Go, _)) => {}
             _ => exit_now(125),
         }
         init::hide_memory()?;

@@ -5,14 +5,17 @@
 //! the end. Every other command works on files ([`registry`], [`state`]) and on the processes
 //! themselves. In order:
 //!
-//! 1. [`spec`] makes a runtime specification of the image's configuration and the [`request`].
-//! 2. [`registry`] makes the container's directory and holds its lock.
-//! 3. The supervisor, still single-threaded, forks a process into new namespaces and has its id
-//!    maps written ([`idmap`]) while it opens the image's tree and the journal ([`root`]).
-//! 4. That process (`init`) mounts the union with `/dev/fuse` opened in its own user namespace and
+//! 1. The supervisor, still single-threaded, forks a process into a new user namespace and has its
+//!    id maps begun ([`begin`], [`idmap`]).
+//! 2. While they are written, [`spec`] makes a runtime specification of the image's configuration and
+//!    the [`request`], which the process is told.
+//! 3. [`registry`] makes the container's directory and holds its lock, the
+//!    image's tree and the journal are opened ([`root`]), and what is missing to mount on is made;
+//!    the process (`init`) makes its other namespaces and the filters ([`seccomp`]).
+//! 4. Once the maps are there it mounts the union with `/dev/fuse` opened in its own user namespace and
 //!    hands the descriptor to the supervisor, which serves it; then it makes the other mounts
-//!    (`mounts`), pivots, changes user, drops capabilities ([`caps`]), installs the filters
-//!    ([`seccomp`]) and executes the command.
+//!    (`mounts`), pivots, asks for the program's first pages (`prefetch`), changes user, drops
+//!    capabilities ([`caps`]), installs the filters and executes the command.
 //! 5. The supervisor attends to it until it ends.
 //!
 //! If the supervisor is killed, the kernel kills the container's first process (its death signal)
@@ -22,17 +25,23 @@
 
 mod attend;
 pub mod background;
+pub mod begin;
 pub mod caps;
 pub mod cgroup;
 mod channel;
+mod cpus;
 mod error;
+pub mod health;
 pub mod idmap;
 mod init;
 pub mod join;
 pub mod log;
+pub mod mount_points;
 mod mounts;
 pub mod names;
 pub mod passwd;
+pub mod pause;
+mod prefetch;
 mod pump;
 mod reaper;
 pub mod reconcile;

@@ -18,6 +18,7 @@ use std::{
 };
 
 use oci_spec::runtime::{Mount, Spec};
+use pellicle_store::FileKind;
 use pellicle_sys::process::mount_set_attributes;
 use rustix::{
     fs::{CWD, Mode, OFlags},
@@ -113,7 +114,15 @@ pub(super) fn pivot(root: &Path) -> Result<(), Failed> {
     // The new root is put on the old one, whose mount then lies on top and is taken off.
     nix::unistd::pivot_root(".", ".").doing("change the root directory")?;
     unmount(".", UnmountFlags::DETACH).doing("leave the host's root directory")?;
-    rustix::process::chdir("/").doing("enter the root directory")
+    rustix::process::chdir("/").doing("enter the root directory")?;
+    // One message tells the kernel of all that is in /, where every name would cost one of its own.
+    if let Some(Err(e)) = fs::read_dir("/")
+        .and_then(|mut d| d.next().transpose())
+        .transpose()
+    {
+        return Err(e).doing("list the root directory");
+    }
+    Ok(())
 }
 
 /// Attaches what [`prepare`] made.
@@ -164,8 +173,7 @@ fn one(mount: &Mount) -> Result<(OwnedFd, Kind), Failed> {
         .map(String::as_str)
         .collect();
     let source = mount.source().clone().unwrap_or_default();
-    let is_bind = options.iter().any(|o| matches!(*o, "bind" | "rbind"));
-    if is_bind {
+    if is_bind(mount) {
         return bind(&source, &options);
     }
     let kind = mount.typ().clone().unwrap_or_default();
@@ -179,6 +187,20 @@ fn one(mount: &Mount) -> Result<(OwnedFd, Kind), Failed> {
             &["rbind", "ro", "nosuid", "noexec", "nodev"],
         ),
         Err(e) => Err(Failed::new(125, format!("cannot make a {kind}: {e}"))),
+    }
+}
+
+fn is_bind(mount: &Mount) -> bool {
+    let mut options = mount.options().iter().flatten();
+    options.any(|o| matches!(o.as_str(), "bind" | "rbind"))
+}
+
+/// What `mount` goes on: a regular file if it binds anything but a directory.
+pub(super) fn kind(mount: &Mount) -> FileKind {
+    let source = mount.source().as_deref();
+    match source.filter(|_| is_bind(mount)).map(fs::metadata) {
+        Some(Ok(meta)) if !meta.is_dir() => FileKind::Regular,
+        _ => FileKind::Directory,
     }
 }
 

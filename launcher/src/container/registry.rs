@@ -1,9 +1,10 @@
 //! The containers of a store: their directories, names and locks.
 //!
 //! ```text
-//! containers/<id>/   config.json state.json lock log upper/ rootfs/
+//! containers/<id>/   config.json state.json lock log upper/
 //! names/<name>       a link whose target is the id; making it is what takes the name
-//! running/<id>       there while a supervisor lives or died without clearing up
+//! running/<id>       there while a supervisor lives or died without clearing up; says which way
+//!                    requests for its files come
 //! ```
 //!
 //! `lock` is held exclusively (flock(2)) by whoever may change the container: its supervisor while
@@ -124,14 +125,11 @@ impl Registry {
         let lock = open_lock(&new.join("lock"))?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive)
             .map_err(ContainerError::file("lock", new.join("lock")))?;
-        for part in ["upper", "rootfs"] {
-            let path = new.join(part);
-            fs::create_dir(&path).map_err(ContainerError::file("make", path))?;
-        }
-        state::write_json(&new.join("config.json"), spec)?;
+        let upper = new.join("upper");
+        fs::create_dir(&upper).map_err(ContainerError::file("make", upper))?;
+        state::write_first_json(&new.join("config.json"), spec)?;
         self.take_name(state)?;
-        let done = state
-            .save(new)
+        let done = state::write_first_json(&new.join("state.json"), state)
             .and_then(|()| self.mark(&state.id))
             .and_then(|()| fs::rename(new, dir).map_err(ContainerError::file("make", dir)));
         if let Err(e) = done {
@@ -289,6 +287,25 @@ impl Registry {
             .set_len(0)
             .map_err(ContainerError::file("write", held.dir.join("lock")))?;
         Ok(held)
+    }
+
+    /// Notes which way requests for the files of running container `id` come, and why.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn note_served(&self, id: &str, served: &str) -> Result<(), ContainerError> {
+        let marker = self.marker(id);
+        OpenOptions::new()
+            .write(true)
+            .open(&marker)
+            .and_then(|mut file| file.write_all(served.as_bytes()))
+            .map_err(ContainerError::file("write", marker))
+    }
+
+    /// What [`Registry::note_served`] noted; `None` if the container does not run.
+    #[must_use]
+    pub fn served(&self, id: &str) -> Option<String> {
+        fs::read_to_string(self.marker(id)).ok()
     }
 
     /// Ends a run: leaves the exit code for those who wait, and forgets that it ran.
@@ -463,11 +480,10 @@ fn open_lock(path: &Path) -> Result<File, ContainerError> {
 }
 
 fn leave_code(lock: &mut File, code: i32) {
-    // Those who wait can do without: they look at the state then.
-    let _ = lock
-        .set_len(0)
-        .and_then(|()| lock.rewind())
-        .and_then(|()| write!(lock, "{code}"));
+    // Over what is there, not after cutting it off: that would make ext4 write it to the disk when
+    // it is closed. Those who wait can do without: they look at the state then.
+    let text = format!("{code:<12}");
+    let _ = lock.rewind().and_then(|()| lock.write_all(text.as_bytes()));
 }
 
 fn read_code(lock: &mut File) -> Option<i32> {

@@ -2,6 +2,8 @@
 
 use clap::{Args, ValueEnum};
 
+use crate::transport::Way;
+
 /// The network a container gets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Network {
@@ -93,6 +95,12 @@ pub struct Request {
     /// Never flush what the container writes to the disk: faster, and lost if the host goes down
     #[arg(long)]
     pub volatile: bool,
+    /// Which way the kernel's requests come.
+    #[command(flatten)]
+    pub way: Way,
+    /// When it ends, print how many requests for its files the kernel sent, and how long they took
+    #[arg(long)]
+    pub stats: bool,
     /// Label the container
     #[arg(short, long, value_name = "KEY=VALUE")]
     pub label: Vec<String>,

@@ -4,8 +4,8 @@
 use std::{borrow::Cow, fs::File, path::Path, sync::Arc};
 
 use pellicle_layer::{Entry, Lower, LowerError, TreeLower};
-use pellicle_store::{Attr, Digest, FileKind, Ino, Store};
-use pellicle_union::{Options, Union};
+use pellicle_store::{Attr, Content, Digest, FileKind, Ino, Store};
+use pellicle_union::{Caller, Error, NewNode, Options, Union};
 use pellicle_upper::{Journal, JournalLower, JournalOptions, Recovery};
 
 use super::{ContainerError, state::State};
@@ -26,6 +26,8 @@ pub enum Upper {
     },
     /// A snapshot, to look into.
     Look,
+    /// To make a layer of it; nobody else can open it meanwhile, and it is not in use.
+    Hold,
 }
 
 /// Opens the root of container `state`, whose directory is `dir`.
@@ -38,7 +40,18 @@ pub fn open(
     dir: &Path,
     upper: Upper,
 ) -> Result<(Union, Recovery), ContainerError> {
-    let lower = lower(store, state)?;
+    open_over(lower(store, state)?, dir, upper)
+}
+
+/// [`open`] over a tree that was opened before.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_over(
+    lower: Arc<dyn Lower>,
+    dir: &Path,
+    upper: Upper,
+) -> Result<(Union, Recovery), ContainerError> {
     let of = JournalLower {
         identity: lower.identity(),
         inode_count: lower.inode_count(),
@@ -46,12 +59,11 @@ pub fn open(
     let dir = dir.join("upper");
     let journal = match upper {
         // A container that never ran changed nothing.
-        Upper::Look if !dir.join("journal").exists() => None,
+        Upper::Look | Upper::Hold if !dir.join("journal").exists() => None,
+        Upper::Hold => Some(Journal::open_held(&dir, of)?),
         Upper::Look => Some(Journal::open_read_only(&dir, of)?),
         Upper::Serve { volatile } => {
             let usual = JournalOptions::default();
-            // The structure has more members where failures are made on purpose.
-            #[allow(clippy::needless_update)]
             let options = JournalOptions {
                 volatile,
                 sync_interval: usual.sync_interval.filter(|_| !volatile),
@@ -66,12 +78,25 @@ pub fn open(
     };
     let boxed = journal.map(|j| Box::new(j) as Box<dyn pellicle_upper::Upper>);
     let options = Options {
-        read_only: upper == Upper::Look,
+        read_only: upper == Upper::Look || upper == Upper::Hold,
     };
     Ok(Union::open(lower, boxed, options)?)
 }
 
-fn lower(store: &Store, state: &State) -> Result<Arc<dyn Lower>, ContainerError> {
+/// The image alone.
+///
+/// # Errors
+/// Damage.
+pub(super) fn bare(lower: &Arc<dyn Lower>) -> Result<Union, ContainerError> {
+    let options = Options { read_only: true };
+    Ok(Union::open(Arc::clone(lower), None, options)?.0)
+}
+
+/// The tree of the image of `state`.
+///
+/// # Errors
+/// A damaged or missing image.
+pub(super) fn lower(store: &Store, state: &State) -> Result<Arc<dyn Lower>, ContainerError> {
     let diff_ids = state
         .diff_ids
         .iter()
@@ -85,8 +110,20 @@ fn lower(store: &Store, state: &State) -> Result<Arc<dyn Lower>, ContainerError>
                 .join("state.json"),
             detail: e.to_string(),
         })?;
-    let tree = TreeLower::new(store.image_tree(&diff_ids)?, store);
-    Ok(if state.settings.single_id {
+    tree(store, &diff_ids, state.settings.single_id)
+}
+
+/// The tree of that stack of layers, lowest first; with `single_id` everything in it is root's.
+///
+/// # Errors
+/// A damaged or missing layer.
+pub fn tree(
+    store: &Store,
+    diff_ids: &[Digest],
+    single_id: bool,
+) -> Result<Arc<dyn Lower>, ContainerError> {
+    let tree = TreeLower::new(store.image_tree(diff_ids)?, store);
+    Ok(if single_id {
         Arc::new(OneOwner(tree))
     } else {
         Arc::new(tree)
@@ -116,26 +153,65 @@ pub fn read(union: &Union, path: &[u8]) -> Result<Vec<u8>, ContainerError> {
 /// # Errors
 /// Damage, and the host's errors.
 pub fn find(union: &Union, path: &[u8]) -> Result<Option<Attr>, ContainerError> {
-    use pellicle_union::Error;
+    walk(union, path, &mut |_, _, _| Ok(None))
+}
 
+/// Makes what is missing of `path`: directories, and at its end one of `kind` (a directory or a
+/// regular file), where a symbolic link leads to nothing at its target. A file in the way stays
+/// there; mounting will tell.
+///
+/// Done here before the root is served, it costs no message, where the first process would need a
+/// dozen.
+///
+/// # Errors
+/// Damage, and the host's errors, as a full disk.
+pub(super) fn make_point(union: &Union, path: &[u8], kind: FileKind) -> Result<(), ContainerError> {
+    let owner = Caller {
+        uid: 0,
+        gid: 0,
+        umask: 0o022,
+    };
+    walk(union, path, &mut |dir, name, is_last| {
+        let (what, perm) = if is_last && kind == FileKind::Regular {
+            (NewNode::Regular, 0o666)
+        } else {
+            (NewNode::Directory, 0o777)
+        };
+        union.make(dir, name, what, perm, owner).map(Some)
+    })
+    .map(drop)
+}
+
+/// What a walk does about a name that is not there: the directory, the name, and whether it is the
+/// last of the path.
+type Missing<'a> = &'a mut dyn FnMut(Ino, &[u8], bool) -> Result<Option<Attr>, Error>;
+
+fn walk(union: &Union, path: &[u8], missing: Missing<'_>) -> Result<Option<Attr>, ContainerError> {
     let mut at = union.attr(Ino::ROOT)?;
     // Components still to be walked, the next one last.
     let mut rest: Vec<Vec<u8>> = Vec::new();
     let push = |rest: &mut Vec<Vec<u8>>, path: &[u8]| {
-        rest.extend(path.split(|b| *b == b'/').rev().map(<[u8]>::to_vec));
+        let parts = path.split(|b| *b == b'/').rev();
+        rest.extend(
+            parts
+                .filter(|p| !matches!(*p, b"" | b"."))
+                .map(<[u8]>::to_vec),
+        );
     };
     push(&mut rest, path);
     let mut links = 0;
     while let Some(name) = rest.pop() {
         let next = match name.as_slice() {
-            b"" | b"." => continue,
             b".." => union.parent(at.ino).and_then(|p| union.attr(p)),
             name => union.lookup(at.ino, name),
         };
         let next = match next {
-            Ok(next) => next,
-            Err(Error::NotFound | Error::NotDirectory | Error::NameTooLong) => return Ok(None),
-            Err(e) => return Err(e.into()),
+            Err(Error::NotFound) => match missing(at.ino, &name, rest.is_empty())? {
+                Some(made) => made,
+                None => return Ok(None),
+            },
+            Err(Error::NotDirectory | Error::NameTooLong) => return Ok(None),
+            other => other?,
         };
         if next.kind != FileKind::Symlink {
             at = next;
@@ -197,10 +273,19 @@ impl Lower for OneOwner {
     fn backing(&self, ino: Ino) -> Result<Option<Arc<File>>, LowerError> {
         self.0.backing(ino)
     }
+    fn stored(&self, ino: Ino) -> Result<Option<Content>, LowerError> {
+        self.0.stored(ino)
+    }
     fn seek(&self, ino: Ino, offset: u64, data: bool) -> Result<Option<u64>, LowerError> {
         self.0.seek(ino, offset, data)
     }
+    fn names_of(&self, ino: Ino, each: &mut dyn FnMut(Ino, &[u8])) -> Result<bool, LowerError> {
+        self.0.names_of(ino, each)
+    }
     fn layer_of(&self, ino: Ino) -> Result<u32, LowerError> {
         self.0.layer_of(ino)
+    }
+    fn release_memory(&self) {
+        self.0.release_memory();
     }
 }

@@ -50,7 +50,7 @@ const READ_ONLY: &[&str] = &[
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Files of the container's directory that are shown in its /etc.
-pub(super) const ETC_FILES: &[&str] = &["hosts", "hostname", "resolv.conf"];
+const ETC_FILES: &[&str] = &["hosts", "hostname", "resolv.conf"];
 
 /// The specification of container `id`, whose directory is `dir`, and its other settings.
 ///
@@ -71,7 +71,7 @@ pub fn build(
     let process = process(config, request, command, environment)?;
     let mut spec = Spec::default();
     let mut root = Root::default();
-    root.set_path("rootfs".into())
+    root.set_path("upper".into())
         .set_readonly(Some(request.read_only));
     spec.set_root(Some(root))
         .set_hostname(Some(hostname))
@@ -110,6 +110,7 @@ fn settings(
         host_network: request.network == Network::Host,
         single_id: request.single_id,
         volatile: request.volatile,
+        transport: request.way.transport,
         user: request
             .user
             .clone()
@@ -226,6 +227,22 @@ fn environment(
     Ok(env)
 }
 
+/// The variables of `spec` that were asked for, by its image or a person: without those that every
+/// container is given, unless `image` has them.
+#[must_use]
+pub fn own_environment(spec: &Spec, image: &[String]) -> Vec<String> {
+    let hostname = spec.hostname().as_deref().unwrap_or_default();
+    let given = [
+        PATH.to_owned(),
+        format!("HOSTNAME={hostname}"),
+        "TERM=xterm".to_owned(),
+    ];
+    let env = spec.process().as_ref().and_then(|p| p.env().clone());
+    let mut env = env.unwrap_or_default();
+    env.retain(|e| image.contains(e) || !given.contains(e));
+    env
+}
+
 fn process(
     config: &Config,
     request: &Request,
@@ -300,7 +317,9 @@ fn mount(to: &str, kind: &str, options: &[&str]) -> Mount {
     mount
 }
 
-fn bind(from: PathBuf, to: PathBuf, read_only: bool) -> Mount {
+/// A mount that shows `from` of the host at `to`.
+#[must_use]
+pub fn bind(from: PathBuf, to: PathBuf, read_only: bool) -> Mount {
     let mut options = vec!["rbind".to_owned(), "rprivate".to_owned()];
     if read_only {
         options.push("ro".to_owned());
@@ -443,14 +462,33 @@ fn volume(text: &str) -> Result<Mount, ContainerError> {
     Ok(bind(from, destination("--volume", text, to)?, read_only))
 }
 
-fn linux(request: &Request) -> Result<Linux, ContainerError> {
+/// The namespaces that `request` asks for.
+#[must_use]
+pub fn namespaces(request: &Request) -> Vec<LinuxNamespaceType> {
     use LinuxNamespaceType::{Cgroup, Ipc, Mount, Network as Net, Pid, User, Uts};
 
     let mut kinds = vec![User, Mount, Pid, Ipc, Uts, Cgroup];
     if request.network == Network::None {
         kinds.push(Net);
     }
-    let namespaces = kinds
+    kinds
+}
+
+/// The namespaces of `spec`.
+#[must_use]
+pub fn namespaces_of(spec: &Spec) -> Vec<LinuxNamespaceType> {
+    let listed = spec.linux().as_ref().and_then(|l| l.namespaces().as_ref());
+    listed.into_iter().flatten().map(|n| n.typ()).collect()
+}
+
+/// Whether the command of `spec` gets a terminal.
+#[must_use]
+pub fn has_terminal(spec: &Spec) -> bool {
+    spec.process().as_ref().and_then(|p| p.terminal()) == Some(true)
+}
+
+fn linux(request: &Request) -> Result<Linux, ContainerError> {
+    let namespaces = namespaces(request)
         .into_iter()
         .map(|kind| {
             let mut namespace = LinuxNamespace::default();

@@ -13,6 +13,7 @@ use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
 use super::{ContainerError, cgroup::Cgroup};
+use crate::transport::Transport;
 
 /// Version of the file.
 const VERSION: u32 = 1;
@@ -50,6 +51,8 @@ pub struct Settings {
     pub single_id: bool,
     /// The writable layer is never synced to disk.
     pub volatile: bool,
+    /// Which way requests for its files are to come.
+    pub transport: Transport,
     /// `user[:group]` as given.
     pub user: String,
     /// HOME was set by the person or the image, so that the user's is not.
@@ -199,12 +202,19 @@ pub(super) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T
 /// # Errors
 /// The host's.
 pub(super) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), ContainerError> {
+    let new = path.with_extension("new");
+    write_first_json(&new, value)?;
+    fs::rename(&new, path).map_err(ContainerError::file("write", path))
+}
+
+/// Writes a JSON file that nobody looks for yet.
+///
+/// # Errors
+/// The host's.
+pub(super) fn write_first_json<T: Serialize>(path: &Path, value: &T) -> Result<(), ContainerError> {
     let text = serde_json::to_vec(value)
         .map_err(|e| ContainerError::file("write", path)(io::Error::other(e)))?;
-    let new = path.with_extension("new");
-    fs::write(&new, text)
-        .and_then(|()| fs::rename(&new, path))
-        .map_err(ContainerError::file("write", path))
+    fs::write(path, text).map_err(ContainerError::file("write", path))
 }
 
 /// Now, as RFC 3339 has it, UTC, with nanoseconds.

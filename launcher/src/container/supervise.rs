@@ -7,31 +7,30 @@
 
 use std::{
     io,
-    os::fd::OwnedFd,
+    os::{fd::OwnedFd, unix::ffi::OsStrExt as _},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use oci_spec::runtime::{Mount, Spec};
 use pellicle_fuse::{ServeOptions, Server, serve};
+use pellicle_layer::Lower;
 use pellicle_store::{Store, StoreLock};
-use pellicle_sys::process::{Forked, Kinship, fork};
 use pellicle_union::Union;
 
 use super::{
     ContainerError,
     attend::{self, Process, Signals},
+    begin::Begun,
     cgroup::{Cgroup, Limits},
     channel::{Channel, Message},
-    idmap::{self, IdMaps},
-    init::{self, Plan},
+    init::Plan,
     log::Log,
-    names,
+    mounts, names,
     passwd::{self, Identity},
     registry::{Held, Registry},
     root::{self, Upper},
-    seccomp,
-    spec::{ETC_FILES, write_etc},
+    spec::write_etc,
     state::{ProcessId, State, Status, now},
     streams::{self, Attach, Ends},
     terminal,
@@ -48,42 +47,62 @@ pub struct Run<'a> {
     pub lock: StoreLock,
     /// Where it belongs.
     pub registry: &'a Registry,
-    /// Its lock.
-    pub held: Held,
-    /// Its id maps.
-    pub maps: IdMaps,
     /// Its state.
     pub state: State,
     /// Its specification.
     pub spec: Spec,
-    /// Our standard input goes in.
-    pub input: bool,
-    /// What comes out goes to our standard output and error.
-    pub output: bool,
+    /// At the end, print what requests came for its files.
+    pub stats: bool,
     /// It has never run before: if its command cannot be executed, it is removed again.
     pub is_new: bool,
+    /// What it wrote stays, for a layer to be made of it, even if its state says that it is to be removed
+    /// at its end.
+    pub keep: bool,
     /// Called once the command is executed; an error stops the container.
     pub on_executed: Box<dyn FnOnce() -> io::Result<()> + 'a>,
 }
 
 /// Runs a container to its end; the exit code of its command.
 ///
+/// `begun` is to become it. `hold` makes the container, if it is new, and takes its lock.
+///
 /// # Errors
 /// If its command could not be executed. A container that was new is gone then.
-pub fn run(mut run: Run<'_>) -> Result<i32, ContainerError> {
+pub fn run(
+    mut run: Run<'_>,
+    begun: Begun,
+    hold: impl FnOnce(&mut State, &Spec) -> Result<Held, ContainerError>,
+) -> Result<i32, ContainerError> {
+    let resources = run.spec.linux().as_ref();
+    let resources = resources.and_then(|l| l.resources().as_ref());
+    let limits = resources.map(Limits::of).unwrap_or_default();
+    begun.tell(&plan(&run, &begun, &limits))?;
+    let lower = root::lower(run.store, &run.state)?;
+    run.state.status = Status::Running;
+    run.state.started = Some(now());
+    run.state.process = ProcessId::of(begun.pid);
+    run.state.mount_points = missing_points(&root::bare(&lower)?, &run.spec)?;
+    // Complete as it is, so that it is written once: to replace a file that was just written makes
+    // the host write it out at once, and removing it wait for that.
+    let held = hold(&mut run.state, &run.spec)?;
+    tracing::debug!("container made");
     let mut live = Live::default();
-    let result = to_the_end(&mut run, &mut live);
+    let result = to_the_end(&mut run, &held, lower, (begun, limits), &mut live);
     // The process is gone: nothing but leftovers from here on.
     let stray = !live.cgroup.remove();
     let Run {
         registry,
-        held,
         mut state,
         is_new,
+        keep,
+        stats,
         ..
     } = run;
+    if stats && let Some(server) = &live.server {
+        eprint!("{}\n{}", server.served(), server.stats());
+    }
     let id = state.id.clone();
-    let forget = state.settings.auto_remove || (is_new && result.is_err());
+    let forget = (state.settings.auto_remove && !keep) || (is_new && result.is_err());
     let code = match &result {
         Ok(code) => *code,
         Err(e) => i32::from(e.exit_code().unwrap_or(125)),
@@ -149,72 +168,64 @@ impl Live {
     }
 }
 
-fn to_the_end(run: &mut Run<'_>, live: &mut Live) -> Result<i32, ContainerError> {
-    tracing::debug!("container made");
-    let signals = Signals::catch()?;
-    write_etc(&run.held.dir, &run.spec, run.state.settings.host_network)?;
-    let capabilities = run
-        .spec
-        .process()
-        .as_ref()
-        .and_then(|p| p.capabilities().clone())
-        .unwrap_or_default();
-    let filters = seccomp::build(&capabilities).map_err(|e| ContainerError::Host {
-        doing: "make the system call filter".to_owned(),
-        source: io::Error::other(e),
-    })?;
-    let limits = run
-        .spec
-        .linux()
-        .as_ref()
-        .and_then(|l| l.resources().as_ref())
-        .map(Limits::of);
-    live.cgroup = Cgroup::create(&run.state.id, &limits.unwrap_or_default())?;
-    let is_tty = run.spec.process().as_ref().and_then(|p| p.terminal()) == Some(true);
-    let attach = Attach {
-        input: run.input,
-        output: run.output,
-        keep_open: run.state.settings.open_stdin,
-    };
-    let rootfs = run.held.dir.join("rootfs");
-    let plan = Plan {
-        spec: &run.spec,
-        rootfs: &rootfs,
+fn plan(run: &Run<'_>, begun: &Begun, limits: &Limits) -> Plan {
+    Plan {
+        spec: run.spec.clone(),
+        // In its own mount namespace alone, where nobody needs what is below.
+        rootfs: run.registry.dir(&run.state.id).join("upper"),
         fs_name: format!("pellicle:{}", names::short(&run.state.id)),
         reap: run.state.settings.init,
-        single_id: run.maps.is_single(),
-        has_cgroup: !live.cgroup.is_empty(),
-        filters: &filters,
-    };
-    let (mut process, channel, ends) = make(&plan, is_tty, attach)?;
-    tracing::debug!("forked");
-    let pid = pid_of(&process)?;
-    // The helpers work while this goes on.
-    let writing = run.maps.begin(pid)?;
-    tracing::debug!("id maps begun");
-    run.state.status = Status::Running;
-    run.state.started = Some(now());
-    run.state.process = ProcessId::of(pid);
-    run.state.cgroup = live.cgroup.clone();
-    run.state.save(&run.held.dir)?;
+        single_id: begun.single_id,
+        has_cgroup: !limits.is_empty(),
+    }
+}
 
-    let union = open_root(run)?;
-    live.union = Some(Arc::clone(&union));
-    let identity = identity(&union, &run.state)?;
-    run.state.mount_points = mount_points(&union, run)?;
-    tracing::debug!("root opened");
-    writing.finish()?;
+fn to_the_end(
+    run: &mut Run<'_>,
+    held: &Held,
+    lower: Arc<dyn Lower>,
+    (begun, limits): (Begun, Limits),
+    live: &mut Live,
+) -> Result<i32, ContainerError> {
+    let Begun {
+        signals,
+        attach,
+        mut process,
+        pid,
+        channel,
+        ends,
+        maps,
+        single_id: _,
+    } = begun;
+    write_etc(&held.dir, &run.spec, run.state.settings.host_network)?;
+    live.cgroup = Cgroup::create(&run.state.id, &limits)?;
+    run.state.cgroup = live.cgroup.clone();
+    if !run.is_new || !live.cgroup.is_empty() {
+        run.state.save(&held.dir)?;
+    }
+    maps.finish()?;
     tracing::debug!("id maps written");
     live.cgroup.add(pid)?;
-    channel
-        .send(&Message::Go(identity), None)
-        .map_err(ContainerError::host("start the container"))?;
+    tell(&channel, &Message::Go)?;
+    // While it makes its mount.
+    let union = open_root(run, held, lower)?;
+    live.union = Some(Arc::clone(&union));
+    let identity = identity(&union, &run.state)?;
+    for mount in outer_mounts(&run.spec) {
+        let path = mount.destination().as_os_str().as_bytes();
+        root::make_point(&union, path, mounts::kind(mount))?;
+    }
+    tracing::debug!("root opened");
+    tell(&channel, &Message::Be(identity))?;
     let executed = attend::until_executed(&channel, &signals, |fd| {
         let options = ServeOptions {
-            passthrough: false,
+            transport: run.state.settings.transport.into(),
             ..ServeOptions::default()
         };
-        live.server = Some(serve(fd, Arc::clone(&union), options)?);
+        let server = serve(fd, Arc::clone(&union), options)?;
+        let served = server.served().to_string();
+        run.registry.note_served(&run.state.id, &served)?;
+        live.server = Some(server);
         tracing::debug!("root served");
         Ok(())
     })?;
@@ -222,13 +233,11 @@ fn to_the_end(run: &mut Run<'_>, live: &mut Live) -> Result<i32, ContainerError>
     drop(channel);
     if let Some(fd) = &executed.command {
         run.state.command_process = pid_in(fd).and_then(ProcessId::of);
-    }
-    if executed.command.is_some() || !run.state.mount_points.is_empty() {
-        run.state.save(&run.held.dir)?;
+        run.state.save(&held.dir)?;
     }
     let told = std::mem::replace(&mut run.on_executed, Box::new(|| Ok(())))();
     told.map_err(ContainerError::host("tell that the container runs"))?;
-    let log = Log::new(&run.held.dir);
+    let log = Log::new(&held.dir);
     attended(
         &mut process,
         &signals,
@@ -237,6 +246,16 @@ fn to_the_end(run: &mut Run<'_>, live: &mut Live) -> Result<i32, ContainerError>
         attach,
         Some(&log),
     )
+}
+
+/// Tells the container's process something, unless it has ended: why, it has told us.
+fn tell(channel: &Channel, message: &Message) -> Result<(), ContainerError> {
+    match channel.send(message, None) {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
+            Err(ContainerError::host("start the container")(e))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Copies the streams and passes signals on until the end.
@@ -270,74 +289,17 @@ pub(super) fn attended(
     Ok(code)
 }
 
-/// Forks the container's first process; ours of its streams, unless it has a terminal.
-fn make(
-    plan: &Plan<'_>,
-    is_tty: bool,
-    attach: Attach,
-) -> Result<(Process, Channel, Option<Ends>), ContainerError> {
-    let prepare = ContainerError::host::<io::Error>;
-    let (ours, theirs) = Channel::pair().map_err(prepare("make a socket pair"))?;
-    let (streams, ends) = if is_tty {
-        (None, None)
-    } else {
-        let (streams, ends) = streams::pipes(attach).map_err(prepare("make pipes"))?;
-        (Some(streams), Some(ends))
-    };
-    match fork(clone_flags(plan.spec, plan.has_cgroup), Kinship::Child) {
-        Ok(Forked::Child) => {
-            // Open here too, it would never be seen to close when the supervisor dies, and a file
-            // system on its way to it would never be given up.
-            drop(ours);
-            init::run(plan, streams.as_ref(), &theirs)
-        }
-        Ok(Forked::Parent { pidfd, .. }) => Ok((Process::new(pidfd), ours, ends)),
-        Err(e)
-            if matches!(
-                e.raw_os_error(),
-                Some(libc::EPERM | libc::ENOSPC | libc::EUSERS)
-            ) =>
-        {
-            Err(idmap::why_refused(e))
-        }
-        Err(e) => Err(prepare("make the container's process")(e)),
-    }
-}
-
-/// `CLONE_NEW*` for the namespaces of `spec`. The cgroup namespace of a container with limits is
-/// made later, when it is in its cgroup.
-fn clone_flags(spec: &Spec, has_cgroup: bool) -> i32 {
-    flags(
-        init::namespaces(spec)
-            .into_iter()
-            .filter(|n| !(has_cgroup && *n == LinuxNamespaceType::Cgroup)),
-    )
-}
-
-/// The `CLONE_NEW*` bits of namespaces.
-pub(super) fn flags(namespaces: impl Iterator<Item = LinuxNamespaceType>) -> i32 {
-    namespaces.fold(0, |all, namespace| {
-        all | match namespace {
-            LinuxNamespaceType::User => libc::CLONE_NEWUSER,
-            LinuxNamespaceType::Mount => libc::CLONE_NEWNS,
-            LinuxNamespaceType::Pid => libc::CLONE_NEWPID,
-            LinuxNamespaceType::Ipc => libc::CLONE_NEWIPC,
-            LinuxNamespaceType::Uts => libc::CLONE_NEWUTS,
-            LinuxNamespaceType::Cgroup => libc::CLONE_NEWCGROUP,
-            LinuxNamespaceType::Network => libc::CLONE_NEWNET,
-            // clone(2) has no bit for it that is not taken.
-            LinuxNamespaceType::Time => 0,
-        }
-    })
-}
-
-fn open_root(run: &Run<'_>) -> Result<Arc<Union>, ContainerError> {
+fn open_root(
+    run: &Run<'_>,
+    held: &Held,
+    lower: Arc<dyn Lower>,
+) -> Result<Arc<Union>, ContainerError> {
     let settings = &run.state.settings;
     let upper = Upper::Serve {
         // What is removed at its end need not survive the host.
         volatile: settings.volatile || settings.auto_remove,
     };
-    let (union, recovery) = root::open(run.store, &run.state, &run.held.dir, upper)?;
+    let (union, recovery) = root::open_over(lower, &held.dir, upper)?;
     if !recovery.clean && recovery.batches > 0 {
         tracing::info!(
             "the writable layer was not closed in good order; {} changes were taken over",
@@ -353,28 +315,25 @@ fn identity(union: &Union, state: &State) -> Result<Identity, ContainerError> {
     passwd::resolve(&state.settings.user, &passwd, &group)
 }
 
-/// What has to be made in the image to mount on, besides what earlier runs made.
-fn mount_points(union: &Union, run: &Run<'_>) -> Result<Vec<String>, ContainerError> {
-    let mut points = run.state.mount_points.clone();
-    let etc = ETC_FILES.iter().map(|f| format!("/etc/{f}"));
-    let mounts = run.spec.mounts().iter().flatten();
-    let all = mounts
-        .map(|m| m.destination().to_string_lossy().into_owned())
-        .chain(etc);
-    for path in all {
-        let inside_dev = path.starts_with("/dev/");
-        if !inside_dev && !points.contains(&path) && root::find(union, path.as_bytes())?.is_none() {
-            points.push(path);
-        }
-    }
-    Ok(points)
+/// What is mounted on the root, and not in another mount.
+fn outer_mounts(spec: &Spec) -> impl Iterator<Item = &Mount> {
+    let all = || spec.mounts().iter().flatten();
+    all().filter(move |mount| {
+        let to = mount.destination();
+        !all().any(|m| to != m.destination() && to.starts_with(m.destination()))
+    })
 }
 
-fn pid_of(process: &Process) -> Result<rustix::process::Pid, ContainerError> {
-    pid_in(process).ok_or_else(|| ContainerError::Host {
-        doing: "find the container's process in /proc".to_owned(),
-        source: io::ErrorKind::NotFound.into(),
-    })
+/// What the image lacks to mount on.
+fn missing_points(image: &Union, spec: &Spec) -> Result<Vec<String>, ContainerError> {
+    let mut missing = Vec::new();
+    for mount in outer_mounts(spec) {
+        let path = mount.destination().to_string_lossy().into_owned();
+        if root::find(image, path.as_bytes())?.is_none() {
+            missing.push(path);
+        }
+    }
+    Ok(missing)
 }
 
 /// The number of the process that `pidfd` is open at, as this process sees it.

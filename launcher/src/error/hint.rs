@@ -5,7 +5,9 @@
 
 use std::{error::Error, io};
 
-use crate::{container::ContainerError, image::ImageError};
+use crate::{
+    build::BuildError, container::ContainerError, image::ImageError, registry::RegistryError,
+};
 
 /// The next step for `error`, if one is known.
 pub(super) fn of(error: &(dyn Error + 'static)) -> Option<String> {
@@ -30,8 +32,17 @@ fn of_one(error: &(dyn Error + 'static)) -> Option<String> {
     if let Some(e) = error.downcast_ref::<ImageError>() {
         return of_image(e);
     }
+    if let Some(e) = error.downcast_ref::<BuildError>() {
+        return e.next();
+    }
     if let Some(e) = error.downcast_ref::<ContainerError>() {
         return e.hint();
+    }
+    if let Some(e) = error.downcast_ref::<RegistryError>() {
+        return match e {
+            RegistryError::Image(e) => of_image(e),
+            e => e.hint(),
+        };
     }
     if let Some(e) = error.downcast_ref::<io::Error>() {
         return of_errno(e.raw_os_error()?).map(str::to_owned);
@@ -51,7 +62,7 @@ fn of_image(error: &ImageError) -> Option<String> {
             "an image name is written NAME[:TAG][@DIGEST], such as debian:12 or quay.io/user/tool:1.0".to_owned()
         }
         ImageError::NotFound(_) => {
-            "`pellicle images` lists what there is; `pellicle import` and `pellicle load` add more".to_owned()
+            "`pellicle images` lists what there is; `pellicle pull`, `pellicle load` and `pellicle import` add more".to_owned()
         }
         ImageError::Ambiguous { .. } => "give more digits; `pellicle images -q --no-trunc` has them all".to_owned(),
         ImageError::InUse { .. } => {
@@ -59,11 +70,11 @@ fn of_image(error: &ImageError) -> Option<String> {
         }
         ImageError::SeveralNames { .. } => "remove one of the names, or all of them with -f".to_owned(),
         ImageError::Damaged { id, .. } => format!(
-            "`pellicle store verify` tells what else is damaged; import the image again, or drop it with `pellicle rmi -f {}`",
+            "`pellicle store verify --repair` makes again what it can; else import the image again, or drop it with `pellicle rmi -f {}`",
             crate::image::short_id(id)
         ),
         ImageError::Index { path, .. } => format!(
-            "put back a copy of {}, or move it away and import the images again (their content is still in the store)",
+            "`pellicle store verify --repair` makes it again of what can be read, and keeps {} as it is now",
             path.display()
         ),
         ImageError::Container { path, .. } => format!(

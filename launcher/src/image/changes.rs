@@ -2,21 +2,28 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
 
 /// The `config` member of an image configuration (OCI image-spec config.md, "Properties"), in an
 /// order that is the same for the same settings.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "PascalCase")]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
 pub struct Settings {
     /// `USER`
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(
+        skip_serializing_if = "String::is_empty",
+        deserialize_with = "or_default"
+    )]
     pub user: String,
     /// `EXPOSE`
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "or_default"
+    )]
     pub exposed_ports: BTreeMap<String, Empty>,
     /// `ENV`
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "or_default")]
     pub env: Vec<String>,
     /// `ENTRYPOINT`
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -25,22 +32,54 @@ pub struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cmd: Option<Vec<String>>,
     /// `VOLUME`
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "or_default"
+    )]
     pub volumes: BTreeMap<String, Empty>,
     /// `WORKDIR`
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(
+        skip_serializing_if = "String::is_empty",
+        deserialize_with = "or_default"
+    )]
     pub working_dir: String,
     /// `LABEL`
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "or_default"
+    )]
     pub labels: BTreeMap<String, String>,
     /// `STOPSIGNAL`
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(
+        skip_serializing_if = "String::is_empty",
+        deserialize_with = "or_default"
+    )]
     pub stop_signal: String,
 }
 
 /// `{}`, the value of sets in a configuration.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Empty {}
+
+/// docker writes `null` for what is empty.
+fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
+    from: D,
+) -> Result<T, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or_default())
+}
+
+/// The members that [`Settings`] speaks of.
+const MEMBERS: [&str; 9] = [
+    "User",
+    "ExposedPorts",
+    "Env",
+    "Entrypoint",
+    "Cmd",
+    "Volumes",
+    "WorkingDir",
+    "Labels",
+    "StopSignal",
+];
 
 /// A line that is no setting.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +90,36 @@ pub struct ChangeError {
 }
 
 impl Settings {
+    /// The settings in the `config` member of an image configuration; docker's extensions are left
+    /// out.
+    ///
+    /// # Errors
+    /// If a member is of another type than the specification says.
+    pub fn of(config: &Value) -> Result<Self, serde_json::Error> {
+        match config {
+            Value::Null => Ok(Self::default()),
+            config => Self::deserialize(config),
+        }
+    }
+
+    /// Whether settings speak of the member `name` of `config`.
+    #[must_use]
+    pub fn has(name: &str) -> bool {
+        MEMBERS.contains(&name)
+    }
+
+    /// Puts these settings in place of those in `config`, and leaves the other members.
+    ///
+    /// # Errors
+    /// None in practice.
+    pub fn put_into(&self, config: &mut Map<String, Value>) -> Result<(), serde_json::Error> {
+        config.retain(|name, _| !MEMBERS.contains(&name.as_str()));
+        if let Value::Object(own) = serde_json::to_value(self)? {
+            config.extend(own);
+        }
+        Ok(())
+    }
+
     /// Applies one line, such as `CMD ["bash"]` or `ENV A=1 B="two words"`.
     ///
     /// # Errors
@@ -253,6 +322,29 @@ mod tests {
         );
         let back: oci_spec::image::Config = serde_json::from_str(&json).unwrap();
         assert_eq!(back.volumes().as_ref().unwrap().len(), 3);
+    }
+
+    #[test]
+    fn settings_are_taken_from_an_image_and_put_back_beside_what_they_do_not_know() {
+        let mut config = serde_json::json!({
+            "User": "a", "ExposedPorts": null, "Env": ["A=1"], "Cmd": ["x"], "Volumes": {"/v": {}},
+            "Healthcheck": {"Test": ["NONE"]}, "OnBuild": null, "Labels": {"k": "v"},
+        });
+        let mut settings = Settings::of(&config).unwrap();
+        assert_eq!((settings.user.as_str(), settings.labels.len()), ("a", 1));
+        settings.apply("USER b").unwrap();
+        settings.cmd = None;
+        let object = config.as_object_mut().unwrap();
+        settings.put_into(object).unwrap();
+        assert_eq!(
+            config,
+            serde_json::json!({
+                "User": "b", "Env": ["A=1"], "Volumes": {"/v": {}}, "Labels": {"k": "v"},
+                "Healthcheck": {"Test": ["NONE"]}, "OnBuild": null,
+            })
+        );
+        assert!(Settings::of(&serde_json::json!({"Env": 7})).is_err());
+        assert_eq!(Settings::of(&Value::Null).unwrap(), Settings::default());
     }
 
     #[test]

@@ -55,7 +55,7 @@ impl Index {
         }
     }
 
-    fn file(&self) -> PathBuf {
+    pub(super) fn file(&self) -> PathBuf {
         self.dir.join("index.json")
     }
 

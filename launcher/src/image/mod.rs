@@ -9,31 +9,40 @@
 //! list's lock first and then only *tries* the store's exclusive one, so that no image can be added
 //! between reckoning what is still wanted and removing the rest.
 
+mod assemble;
 pub mod changes;
+mod derive;
 mod document;
 mod error;
 mod index;
 pub mod load;
+mod own_layers;
 mod platform;
 mod publish;
 mod reference;
 mod remove;
+mod salvage;
+pub mod save;
 mod users;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, path::Path};
 
 use oci_spec::image::{ImageConfiguration, ImageManifest};
 use pellicle_store::{Collected, Digest, Roots, Store};
 
+pub use assemble::Blob;
 pub use changes::{ChangeError, Settings};
+pub use derive::{Derivation, NewLayer};
 pub use document::{CONFIG_MAX, MANIFEST_MAX, parse_config, parse_manifest};
 pub use error::ImageError;
 use index::Index;
 pub use index::Record;
 pub use platform::Platform;
+pub(crate) use platform::choose_platform;
 pub use publish::{Description, total_size};
 pub use reference::{Reference, familiar};
 pub use remove::Removed;
+pub use salvage::Salvaged;
 pub use users::{ContainerUse, container_uses};
 
 /// One image of the store, with its configuration read.
@@ -121,6 +130,19 @@ impl Images {
         find_in(&self.index.read()?, name_or_id).cloned()
     }
 
+    /// Whether the list of the store at `root` has an image that `name_or_id` names; reads nothing but
+    /// the list, and makes nothing.
+    ///
+    /// # Errors
+    /// As [`Images::resolve`], but for [`ImageError::NotFound`].
+    pub fn is_listed(root: &Path, name_or_id: &str) -> Result<bool, ImageError> {
+        match find_in(&Index::new(root).read()?, name_or_id) {
+            Ok(_) => Ok(true),
+            Err(ImageError::NotFound(_)) => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
     /// Reads the configuration of a listed image.
     ///
     /// # Errors
@@ -204,6 +226,14 @@ impl Images {
         document::manifest(&self.store, manifest)
     }
 
+    /// The manifest of an image as it came.
+    ///
+    /// # Errors
+    /// If it is missing or damaged.
+    pub fn raw_manifest(&self, manifest: &Digest) -> Result<Vec<u8>, ImageError> {
+        document::read(&self.store, manifest, "manifest", MANIFEST_MAX)
+    }
+
     /// The configuration of an image as it came, with all extensions.
     ///
     /// # Errors
@@ -241,9 +271,17 @@ impl Images {
     /// import is in flight; damage of an image, since what it needs cannot be known.
     pub fn collect(&self, more: Vec<Vec<Digest>>, dry_run: bool) -> Result<Collected, ImageError> {
         let lock = self.index.lock()?;
-        let mut roots = self.roots(&lock.read()?)?;
+        let records = lock.read()?;
+        let mut roots = self.roots(&records)?;
         roots.stacks.extend(more);
-        Ok(self.store.collect(&roots, dry_run)?)
+        roots
+            .stacks
+            .extend(crate::build::kept(self.store.root(), &records));
+        let collected = self.store.collect(&roots, dry_run)?;
+        if !dry_run {
+            crate::build::sweep(self.store.root(), &records);
+        }
+        Ok(collected)
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+use oci_spec::image::{Descriptor, ImageIndex};
+
 /// An architecture with its variant: `arm64`, `arm/v7`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Platform {
@@ -75,6 +77,43 @@ impl FromStr for Platform {
             variant: variant.map(str::to_owned),
         })
     }
+}
+
+/// The entry of `index` for that platform; `Err` names those there are.
+pub(crate) fn choose_platform<'a>(
+    index: &'a ImageIndex,
+    wanted: &Platform,
+) -> Result<&'a Descriptor, String> {
+    let mut found = Vec::new();
+    for descriptor in index.manifests() {
+        let Some(platform) = descriptor.platform() else {
+            // An index of one needs no platform.
+            if index.manifests().len() == 1 {
+                return Ok(descriptor);
+            }
+            continue;
+        };
+        let (os, architecture) = (
+            platform.os().to_string(),
+            platform.architecture().to_string(),
+        );
+        if os == "linux" && wanted.takes(&architecture, platform.variant().as_deref()) {
+            return Ok(descriptor);
+        }
+        // What buildkit attaches (attestations) is for unknown/unknown.
+        if os != "unknown" {
+            let variant = platform
+                .variant()
+                .as_ref()
+                .map_or(String::new(), |v| format!("/{v}"));
+            found.push(format!("{os}/{architecture}{variant}"));
+        }
+    }
+    Err(if found.is_empty() {
+        "none".to_owned()
+    } else {
+        found.join(", ")
+    })
 }
 
 #[cfg(test)]

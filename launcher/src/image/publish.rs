@@ -5,8 +5,10 @@ use serde::Serialize;
 
 use super::{ImageError, Images, NewImage, Reference, changes::Settings};
 
-const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
-const CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";
+pub(super) const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(super) const CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";
+
+pub(super) const LAYER_TYPE: &str = "application/vnd.oci.image.layer.v1.tar";
 
 /// An image configuration as this program writes it (OCI image-spec config.md).
 #[derive(Debug, Serialize)]
@@ -36,19 +38,19 @@ struct HistoryEntry<'a> {
 /// An image manifest (OCI image-spec manifest.md).
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct ManifestDocument<'a> {
-    schema_version: u32,
-    media_type: &'a str,
-    config: DescriptorDocument<'a>,
-    layers: Vec<DescriptorDocument<'a>>,
+pub(super) struct ManifestDocument {
+    pub(super) schema_version: u32,
+    pub(super) media_type: &'static str,
+    pub(super) config: DescriptorDocument,
+    pub(super) layers: Vec<DescriptorDocument>,
 }
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct DescriptorDocument<'a> {
-    media_type: &'a str,
-    digest: String,
-    size: u64,
+pub(super) struct DescriptorDocument {
+    pub(super) media_type: String,
+    pub(super) digest: String,
+    pub(super) size: u64,
 }
 
 /// What an image is to say of itself.
@@ -113,23 +115,12 @@ impl Images {
         names: Vec<Reference>,
     ) -> Result<NewImage, ImageError> {
         let id = self.store().blobs().put(config)?;
-        let manifest = to_json(&ManifestDocument {
-            schema_version: 2,
-            media_type: MANIFEST_TYPE,
-            config: DescriptorDocument {
-                media_type: CONFIG_TYPE,
-                digest: id.to_string(),
-                size: config.len() as u64,
-            },
-            layers: layers
-                .iter()
-                .map(|l| DescriptorDocument {
-                    media_type: l.media_type,
-                    digest: l.blob.to_string(),
-                    size: l.blob_size,
-                })
-                .collect(),
-        })?;
+        let described = layers.iter().map(|l| DescriptorDocument {
+            media_type: l.media_type.to_owned(),
+            digest: l.blob.to_string(),
+            size: l.blob_size,
+        });
+        let manifest = manifest(&id, config, described)?;
         let manifest: Digest = self.store().blobs().put(&manifest)?;
         Ok(NewImage {
             manifest,
@@ -148,7 +139,25 @@ pub fn total_size(layers: &[ImportedLayer]) -> u64 {
         .fold(0u64, |sum, l| sum.saturating_add(l.content_bytes))
 }
 
-fn to_json(document: &impl Serialize) -> Result<Vec<u8>, ImageError> {
+/// The manifest of an image with that configuration, whose digest is `id`, and those layers.
+pub(super) fn manifest(
+    id: &Digest,
+    config: &[u8],
+    layers: impl Iterator<Item = DescriptorDocument>,
+) -> Result<Vec<u8>, ImageError> {
+    to_json(&ManifestDocument {
+        schema_version: 2,
+        media_type: MANIFEST_TYPE,
+        config: DescriptorDocument {
+            media_type: CONFIG_TYPE.to_owned(),
+            digest: id.to_string(),
+            size: config.len() as u64,
+        },
+        layers: layers.collect(),
+    })
+}
+
+pub(super) fn to_json(document: &impl Serialize) -> Result<Vec<u8>, ImageError> {
     serde_json::to_vec(document).map_err(|e| ImageError::Io {
         doing: "encode",
         path: "the image's description".into(),

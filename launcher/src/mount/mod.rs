@@ -7,11 +7,16 @@
 mod table;
 
 use std::{
+    ffi::OsStr,
+    io,
+    os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, mpsc},
+    thread,
+    time::Duration,
 };
 
-use pellicle_fuse::{MountOptions, ServeOptions, Server};
+use pellicle_fuse::{MountOptions, SERVER_XATTR, ServeOptions, Server};
 use pellicle_layer::{Archive, Lower, TreeLower};
 use pellicle_store::{
     Digest, StoreLock, Tree, TreeHeader, TreeKind, Whiteouts, flatten, import::ImportOptions,
@@ -20,10 +25,13 @@ use pellicle_union::{Options, Union};
 
 pub use table::{Mounted, list, parse_mountinfo};
 
-use crate::{CliError, Context, image::Image};
+use crate::{CliError, Context, image::Image, transport::Transport};
 
 /// Begins the source of every mount of ours, as the kernel shows it.
 pub const SOURCE_PREFIX: &str = "pellicle:";
+
+/// How long a server may take to say how it serves.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What to mount.
 #[derive(Clone, Debug)]
@@ -99,12 +107,18 @@ fn archive(cx: &Context, path: &Path) -> Result<Opened, CliError> {
 ///
 /// # Errors
 /// If this process may not mount there, or the kernel has no FUSE.
-pub fn serve(opened: Opened, dir: &Path, allow_other: bool) -> Result<Served, CliError> {
+pub fn serve(
+    opened: Opened,
+    dir: &Path,
+    allow_other: bool,
+    transport: Transport,
+) -> Result<Served, CliError> {
     let options = MountOptions {
         fs_name: opened.source.clone(),
         read_only: true,
         allow_other,
         no_suid: true,
+        ..MountOptions::default()
     };
     let (union, _) = Union::open(Arc::clone(&opened.lower), None, Options { read_only: true })?;
     let fd = if rustix::process::geteuid().is_root() {
@@ -112,15 +126,44 @@ pub fn serve(opened: Opened, dir: &Path, allow_other: bool) -> Result<Served, Cl
     } else {
         pellicle_fuse::mount_with_helper(dir, &options)?
     };
-    let server =
-        pellicle_fuse::serve(fd, Arc::new(union), ServeOptions::default()).inspect_err(|_| {
-            // Nobody would answer on it.
-            let _ = pellicle_fuse::unmount(dir, true);
-        })?;
+    let options = ServeOptions {
+        transport: transport.into(),
+        tells: true,
+        ..ServeOptions::default()
+    };
+    let server = pellicle_fuse::serve(fd, Arc::new(union), options).inspect_err(|_| {
+        // Nobody would answer on it.
+        let _ = pellicle_fuse::unmount(dir, true);
+    })?;
     Ok(Served {
         server,
         _opened: opened,
     })
+}
+
+/// Asks the server of the mount on `dir` how it serves: a line that says which way requests come,
+/// then a table of those that came.
+///
+/// # Errors
+/// The host's: EACCES for other users' mounts, ENOTCONN where the server is gone, ENODATA where it
+/// is an older one, and a timeout where it does not answer.
+pub fn ask(dir: &Path) -> io::Result<String> {
+    let (tell, told) = mpsc::channel();
+    let dir = dir.to_owned();
+    // In a thread, which the end of this process ends: a server that hangs holds who asks it.
+    thread::Builder::new()
+        .name("ask".to_owned())
+        .spawn(move || {
+            let mut text = vec![0; 64 << 10];
+            let name = OsStr::from_bytes(SERVER_XATTR);
+            let got = rustix::fs::getxattr(&dir, name, &mut text).map(|n| {
+                text.truncate(n);
+                String::from_utf8_lossy(&text).into_owned()
+            });
+            let _ = tell.send(got.map_err(io::Error::from));
+        })?;
+    told.recv_timeout(PATIENCE)
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 /// Unmounts `dir`; `lazy` also while something works in it.

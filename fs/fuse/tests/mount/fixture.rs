@@ -9,7 +9,8 @@ use std::{
 };
 
 use pellicle_fuse::{
-    MountOptions, ServeOptions, Server, mount_here, mount_with_helper, serve, unmount,
+    MountOptions, ServeOptions, Served, Server, Transport, mount_here, mount_with_helper, serve,
+    unmount,
 };
 use pellicle_layer::Lower;
 use pellicle_store::{Attr, Ino};
@@ -19,6 +20,9 @@ use crate::{lower::MemoryLower, upper::MemoryUpper};
 
 /// Set for runs of this same program as another user: how to mount there.
 pub(crate) const MOUNT_BY: &str = "PELLICLE_TEST_MOUNT_BY";
+
+/// Set to `ring` for runs of this same program over io_uring; otherwise `/dev/fuse` is used.
+pub(crate) const TRANSPORT: &str = "PELLICLE_TEST_TRANSPORT";
 
 pub(crate) struct Mounted {
     pub(crate) union: Arc<Union>,
@@ -44,6 +48,11 @@ pub(crate) fn by_helper() -> bool {
 /// Root with all ids, as opposed to the root of a user namespace of one id.
 pub(crate) fn real_root() -> bool {
     rustix::process::geteuid().is_root() && std::env::var_os(MOUNT_BY).is_none()
+}
+
+/// Whether this run is to use the ring, and so must.
+pub(crate) fn over_ring() -> bool {
+    std::env::var_os(TRANSPORT).is_some_and(|v| v == "ring")
 }
 
 impl Mounted {
@@ -78,7 +87,23 @@ impl Mounted {
             )
             .unwrap()
         };
+        let transport = match options.transport {
+            Transport::Auto if over_ring() => Transport::Ring,
+            Transport::Auto => Transport::Dev,
+            given => given,
+        };
+        let options = ServeOptions {
+            transport,
+            ..options
+        };
         let server = serve(fd, union.clone(), options).unwrap();
+        if over_ring() && transport == Transport::Ring {
+            assert!(
+                matches!(server.served(), Served::Ring { .. }),
+                "{:?}",
+                server.served()
+            );
+        }
         Self {
             union,
             server: Some(server),

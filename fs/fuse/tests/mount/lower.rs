@@ -1,6 +1,6 @@
 //! A read-only tree in memory.
 
-use std::{borrow::Cow, collections::BTreeMap, fs::File, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, fs::File, sync::Arc, time::Duration};
 
 use pellicle_layer::{Entry, Lower, LowerError};
 use pellicle_store::{Attr, Device, FileKind, Ino, Time};
@@ -20,6 +20,8 @@ struct Node {
 pub(crate) enum Trouble {
     Bug,
     Damage,
+    /// It takes this long.
+    Slow(Duration),
 }
 
 pub(crate) struct MemoryLower {
@@ -197,6 +199,7 @@ impl Lower for MemoryLower {
         match node.trouble {
             None => {}
             Some(Trouble::Bug) => panic!("a bug made for the test"),
+            Some(Trouble::Slow(time)) => std::thread::sleep(time),
             Some(Trouble::Damage) => {
                 return Err(LowerError::Corrupt {
                     what: "an object".into(),

@@ -12,5 +12,7 @@ mod fixture;
 mod lower;
 mod messages;
 mod others;
+mod rings;
 mod trouble;
 mod upper;
+mod view;

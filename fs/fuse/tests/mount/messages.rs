@@ -1,8 +1,13 @@
 //! How few messages everyday work takes: what is known is never asked again.
 
-use std::{fs, io::Read, os::unix::fs::MetadataExt, path::Path};
+use std::{
+    fs,
+    io::Read,
+    os::unix::fs::{FileExt, MetadataExt, PermissionsExt},
+    path::Path,
+};
 
-use pellicle_fuse::{Message, ServeOptions};
+use pellicle_fuse::{Message, Opens, ServeOptions};
 use pellicle_store::Ino;
 
 use crate::{
@@ -192,7 +197,7 @@ fn passthrough_reads_without_the_server() {
     lower.back(big);
     lower.file(Ino::ROOT, "inline", b"has no host file");
     let options = ServeOptions {
-        passthrough: true,
+        opens: Opens::Passthrough,
         ..ServeOptions::default()
     };
     let m = Mounted::with(lower, true, options);
@@ -226,6 +231,75 @@ fn passthrough_reads_without_the_server() {
 }
 
 #[test]
+fn passthrough_writes_without_the_server_and_nothing_is_lost_on_the_way() {
+    if !can_mount() {
+        return;
+    }
+    if !real_root() {
+        println!("skipped: passthrough needs real root");
+        return;
+    }
+    let mut lower = MemoryLower::new();
+    let big = lower.file(Ino::ROOT, "big", &[b'p'; 300_000]);
+    lower.file(Ino::ROOT, "other", b"read first");
+    let options = ServeOptions {
+        opens: Opens::Passthrough,
+        ..ServeOptions::default()
+    };
+    let m = Mounted::with(lower, false, options);
+    let open = |name: &str| {
+        let mut open = fs::OpenOptions::new();
+        open.read(true).write(true).open(m.path(name)).unwrap()
+    };
+    let file = open("big");
+    for n in 0..10 {
+        file.write_all_at(&[b'w'; 10_000], n * 50_000).unwrap();
+    }
+    file.sync_all().unwrap();
+    if m.stats().get(Message::Open) == 1 && m.stats().get(Message::Write) > 0 {
+        println!("skipped: this kernel does not take host files");
+        return;
+    }
+    assert_eq!(
+        m.stats().get(Message::Write),
+        0,
+        "{:?}",
+        m.stats().snapshot()
+    );
+    assert_eq!(m.union.attr(big).unwrap().size, 460_000);
+    m.assert_kernel_agrees("writes to a host file");
+
+    // Who opens it now reads the same file; a truncation is seen by both.
+    let second = open("big");
+    let mut end = [0; 4];
+    second.read_exact_at(&mut end, 459_996).unwrap();
+    assert_eq!(&end, b"wwww");
+    second.set_len(100).unwrap();
+    assert_eq!(file.metadata().unwrap().len(), 100);
+    second.set_len(5_000).unwrap();
+    let mut all = Vec::new();
+    (&file).read_to_end(&mut all).unwrap();
+    assert_eq!(all.len(), 5_000);
+    assert_eq!(&all[99..101], b"w\0");
+    drop((file, second));
+    m.assert_kernel_agrees("the last close");
+    assert_eq!(fs::read(m.path("big")).unwrap(), all);
+
+    // A reader from before the copy-up goes on through the cache, and so do writers beside it.
+    let reader = fs::File::open(m.path("other")).unwrap();
+    open("other").write_all_at(b"READ", 0).unwrap();
+    assert_eq!(m.stats().get(Message::Write), 1);
+    let mut all = String::new();
+    (&reader).read_to_string(&mut all).unwrap();
+    assert_eq!(all, "READ first");
+    // Set-id bits are for a server that sees who writes.
+    drop(reader);
+    fs::set_permissions(m.path("other"), fs::Permissions::from_mode(0o4755)).unwrap();
+    open("other").write_all_at(b"x", 0).unwrap();
+    assert_eq!(m.stats().get(Message::Write), 2);
+}
+
+#[test]
 fn every_way_to_serve_gives_the_same_tree() {
     if !can_mount() {
         return;
@@ -247,6 +321,10 @@ fn every_way_to_serve_gives_the_same_tree() {
         },
         ServeOptions {
             write_back: true,
+            ..default()
+        },
+        ServeOptions {
+            opens: Opens::Answered,
             ..default()
         },
     ] {

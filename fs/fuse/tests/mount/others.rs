@@ -2,15 +2,25 @@
 
 use std::process::Command;
 
-use crate::fixture::{MOUNT_BY, real_root};
+use crate::{
+    fixture::{MOUNT_BY, TRANSPORT, real_root},
+    rings::Offer,
+};
 
 const NOBODY: &[&str] = &["--reuid=65534", "--regid=65534", "--clear-groups"];
 
-/// Runs this program's other tests again below `wrap`.
+/// Runs this program's other tests again below `wrap`, over `/dev/fuse` and over a ring.
 fn again(by: &str, wrap: &[&str]) {
     if !real_root() {
         return; // It is this run that was started from there.
     }
+    over(by, wrap, "dev");
+    if let Some(_offered) = Offer::set(true) {
+        over(by, wrap, "ring");
+    }
+}
+
+fn over(by: &str, wrap: &[&str], transport: &str) {
     let mut copy = tempfile::NamedTempFile::new().unwrap();
     // The build directory may be closed to others.
     std::io::copy(
@@ -24,8 +34,10 @@ fn again(by: &str, wrap: &[&str]) {
         .args(NOBODY)
         .args(wrap)
         .arg(&*path)
-        .args(["--test-threads=1", "--nocapture", "--skip", "others::"])
+        .args(["--test-threads=1", "--nocapture"])
+        .args(["--skip", "others::", "--skip", "rings::"])
         .env(MOUNT_BY, by)
+        .env(TRANSPORT, transport)
         .env("TMPDIR", "/tmp")
         .env("HOME", "/nonexistent")
         .current_dir("/")
@@ -35,11 +47,11 @@ fn again(by: &str, wrap: &[&str]) {
             let said = String::from_utf8_lossy(&done.stdout);
             assert!(said.contains("test result: ok"), "{said}");
             for line in said.lines().filter(|l| l.contains("skipped:")) {
-                println!("{by}: {line}");
+                println!("{by}, {transport}: {line}");
             }
         }
         Ok(done) => panic!(
-            "{}\n{}",
+            "{by}, {transport}:\n{}\n{}",
             String::from_utf8_lossy(&done.stdout),
             String::from_utf8_lossy(&done.stderr)
         ),

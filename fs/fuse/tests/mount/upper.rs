@@ -3,7 +3,7 @@
 use std::{collections::HashMap, fs::File, io, sync::Arc, sync::Mutex};
 
 use pellicle_store::Ino;
-use pellicle_upper::{Record, Recovery, Space, Upper, UpperError};
+use pellicle_upper::{LogPosition, Record, Recovery, Space, Upper, UpperError};
 
 #[derive(Default)]
 pub(crate) struct MemoryUpper {
@@ -59,8 +59,13 @@ impl Upper for MemoryUpper {
         false
     }
 
+    fn position(&self) -> LogPosition {
+        LogPosition::default()
+    }
+
     fn compact(
         &self,
+        _since: LogPosition,
         _snapshot: &mut dyn FnMut(&mut dyn FnMut(Record<'_>)),
     ) -> Result<(), UpperError> {
         Ok(())

@@ -2,8 +2,10 @@
 
 use std::io::{Read, Write};
 
+use sha2::{Digest as _, Sha256};
+
 use super::{
-    ImportError, ImportOptions, ImportedLayer, Progress, contents::ToStore, pipeline::Pass,
+    Cancel, ImportError, ImportOptions, ImportedLayer, Progress, contents::ToStore, pipeline::Pass,
 };
 use crate::{Digest, Store, StoreError};
 
@@ -23,6 +25,8 @@ pub fn import_layer(
 ) -> Result<ImportedLayer, ImportError> {
     // Collection must not take the objects before the tree that names them is there.
     let _lock = store.lock_shared()?;
+    // Nor a repair those of its objects that it found there.
+    let _adding = store.lock_adding()?;
     let name = options.source_name();
     let mut blob = store.blobs().writer()?;
     let mut contents = ToStore::new(store);
@@ -59,6 +63,45 @@ pub fn import_layer(
         content_bytes: contents.bytes(),
         already_there,
     })
+}
+
+/// Puts the contents of a layer into `store` once more, from the blob it was imported from, and with
+/// `tree` its tree. What is there and not distrusted stays as it is. The caller holds the locks.
+pub(crate) fn restore_layer(
+    store: &Store,
+    blob: &Digest,
+    diff_id: &Digest,
+    tree: bool,
+    progress: &dyn Progress,
+) -> Result<(), ImportError> {
+    let name = format!("the blob {blob}");
+    let source = store.blobs().open(blob)?;
+    let mut contents = ToStore::new(store);
+    let pass = Pass {
+        name: &name,
+        cancel: &Cancel::default(),
+        progress,
+        show_marks: false,
+    };
+    let mut hash = Sha256::new();
+    let mut each = |bytes: &[u8]| {
+        hash.update(bytes);
+        Ok(())
+    };
+    let passed = pass.run(source, &mut each, &mut contents)?;
+    let id = Digest(hash.finalize().into());
+    promised(&name, "blob", Some(*blob), id)?;
+    promised(
+        &name,
+        "diff id",
+        Some(*diff_id),
+        passed.diff_id.unwrap_or(id),
+    )?;
+    match tree {
+        true => store.publish_tree(diff_id, passed.tree).map(drop)?,
+        false => store.objects().0.sync()?,
+    }
+    Ok(())
 }
 
 fn promised(

@@ -21,6 +21,7 @@ pub use directory::import_directory;
 pub use error::{DirectoryProblem, ImportError, TarError, TarProblem};
 pub use index::{IndexedArchive, index_archive};
 pub use layer::import_layer;
+pub(crate) use layer::restore_layer;
 pub use progress::{Cancel, Progress};
 
 use crate::Digest;

@@ -21,6 +21,14 @@ pub const INLINE_TOTAL_MAX: u64 = 256 << 20;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(pub(crate) u32);
 
+impl NodeId {
+    /// Its place among all nodes ever added, from 0: builders that are told the same give the same.
+    #[must_use]
+    pub const fn index(self) -> u32 {
+        self.0
+    }
+}
+
 /// What a name in a directory leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Child {

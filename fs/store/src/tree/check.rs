@@ -29,6 +29,8 @@ struct Walk {
     links: Vec<u32>,
     /// Parent, per directory.
     parents: Vec<u32>,
+    /// Inode and entry of each name that is not the first of its inode.
+    later: Vec<(u32, u32)>,
 }
 
 impl Tree {
@@ -49,6 +51,7 @@ impl Tree {
             inline: 0,
             links: vec![0; usize::try_from(count).unwrap_or(0) + 1],
             parents: vec![0; usize::try_from(count).unwrap_or(0) + 1],
+            later: Vec::new(),
         };
         if count == 0 || self.inode(Ino::ROOT)?.1 != FileKind::Directory {
             return Err(self.file.damaged("it has no root directory"));
@@ -66,6 +69,7 @@ impl Tree {
                 return Err(self.wrong(ino, "has another number of links than it says"));
             }
         }
+        self.check_names(walk.later)?;
         self.check_xattrs()
     }
 
@@ -152,7 +156,7 @@ impl Tree {
             let index = walk.entries + at;
             let e: &EntryRecord = self.file.record(Section::Entries, index)?;
             last = self.check_name(ino, last, e.name_offset.get(), e.name_len.get())?;
-            self.check_entry(ino, e, walk)?;
+            self.check_entry(ino, e, index, walk)?;
         }
         walk.entries += entries;
         last = &[];
@@ -176,7 +180,13 @@ impl Tree {
         Ok(name)
     }
 
-    fn check_entry(&self, dir: u64, e: &EntryRecord, walk: &mut Walk) -> Result<(), TreeError> {
+    fn check_entry(
+        &self,
+        dir: u64,
+        e: &EntryRecord,
+        index: u64,
+        walk: &mut Walk,
+    ) -> Result<(), TreeError> {
         let ino = u64::from(e.ino.get());
         let (_, kind) = self.inode(Ino(ino))?;
         let is_dir = kind == FileKind::Directory;
@@ -187,6 +197,9 @@ impl Tree {
             walk.next += 1;
         } else if is_dir || ino > walk.next {
             return Err(self.wrong(ino, "is a directory with two names, or out of order"));
+        } else {
+            let entry = u32::try_from(index).unwrap_or(u32::MAX);
+            walk.later.push((e.ino.get(), entry));
         }
         if is_dir {
             set(&mut walk.parents, ino, u32::try_from(dir).unwrap_or(0));

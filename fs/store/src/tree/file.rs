@@ -20,8 +20,8 @@ use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 use super::{
     TreeError, TreeKind,
     format::{
-        BLOCK_LEN, DigestRecord, HEADER_LEN, Header, KIND_IMAGE, KIND_LAYER, KNOWN_INCOMPAT, MAGIC,
-        MAX_COUNT, Range, SECTIONS, Section, VERSION, hash,
+        ALL_SECTIONS, BLOCK_LEN, COMPAT_NAMES, DigestRecord, HEADER_LEN, Header, KIND_IMAGE,
+        KIND_LAYER, KNOWN_INCOMPAT, MAGIC, MAX_COUNT, Range, SECTIONS, Section, VERSION, hash,
     },
 };
 use crate::Digest;
@@ -37,7 +37,9 @@ enum Data {
 pub(super) struct TreeFile {
     data: Data,
     name: String,
-    sections: [(u64, u64); SECTIONS],
+    sections: [(u64, u64); ALL_SECTIONS],
+    /// Whether the sections that lead to names are there.
+    pub(super) has_names: bool,
     verified: Box<[AtomicU64]>,
     checksums: usize,
     body_end: usize,
@@ -105,7 +107,8 @@ impl TreeFile {
         };
         let mut file = Self {
             name: String::new(),
-            sections: header.sections.map(|s| (s.offset.get(), s.len.get())),
+            sections: sections_of(header),
+            has_names: header.compat.get() & COMPAT_NAMES != 0,
             verified: (0..sums.len().div_ceil(8 * 64))
                 .map(|_| AtomicU64::new(0))
                 .collect(),
@@ -150,7 +153,7 @@ impl TreeFile {
 
     #[inline]
     fn section(&self, section: Section) -> (u64, u64) {
-        // The index is below SECTIONS by the enum's definition.
+        // The index is below ALL_SECTIONS by the enum's definition.
         self.sections
             .get(section as usize)
             .copied()
@@ -248,6 +251,15 @@ impl TreeFile {
         Some(u64::from_le_bytes(sum.try_into().ok()?))
     }
 
+    /// Gives mapped memory back to the host; it comes back when it is touched.
+    pub(super) fn release(&self) {
+        if let Data::Mapped(map) = &self.data
+            && let Err(error) = map.release()
+        {
+            tracing::debug!(%error, tree = self.name, "mapped memory could not be given back");
+        }
+    }
+
     /// Verifies every block, also those that were before.
     pub(super) fn verify_all(&self) -> Result<(), TreeError> {
         for word in &self.verified {
@@ -269,6 +281,23 @@ impl Data {
             Self::Owned(bytes) => bytes,
         }
     }
+}
+
+/// The sections of [`Section::ALL`]; empty where the file says that it has none.
+fn sections_of(header: &Header) -> [(u64, u64); ALL_SECTIONS] {
+    let mut all = [(HEADER_LEN as u64, 0); ALL_SECTIONS];
+    for (slot, range) in all.iter_mut().zip(ranges(header)) {
+        *slot = (range.offset.get(), range.len.get());
+    }
+    all
+}
+
+fn ranges(header: &Header) -> impl Iterator<Item = &Range> {
+    let more = match header.compat.get() & COMPAT_NAMES {
+        0 => &[][..],
+        _ => &header.more[..],
+    };
+    header.sections.iter().chain(more)
 }
 
 /// Length of the body, which [`geometry`] has checked.
@@ -295,7 +324,7 @@ fn geometry<'a>(header: &Header, bytes: &'a [u8]) -> Result<&'a [u8], &'static s
     {
         return Err("its parts do not lie as its format says");
     }
-    for (section, range) in Section::ALL.into_iter().zip(&header.sections) {
+    for (section, range) in Section::ALL.into_iter().zip(ranges(header)) {
         if range.offset.get() < HEADER_LEN as u64
             || end_of(range).is_none_or(|end| end > sums.offset.get())
             || range.len.get() % section.record_len() != 0

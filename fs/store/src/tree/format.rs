@@ -22,7 +22,12 @@ pub(super) const VERSION: u32 = 1;
 pub(super) const HEADER_LEN: usize = 4096;
 /// Bytes of the body under one checksum.
 pub(super) const BLOCK_LEN: usize = 1 << 16;
+/// Sections that every file has.
 pub(super) const SECTIONS: usize = 12;
+/// Those and the ones of [`COMPAT_NAMES`].
+pub(super) const ALL_SECTIONS: usize = SECTIONS + 3;
+/// [`Header::compat`]: the file leads from inodes to their names, too ([`Header::more`] counts).
+pub(super) const COMPAT_NAMES: u64 = 1;
 /// Incompatible features that this program knows: a file with others cannot be read.
 pub(super) const KNOWN_INCOMPAT: u64 = 0;
 /// Inode numbers and indices are 32 bits wide; the last value is kept free.
@@ -49,10 +54,13 @@ pub(super) enum Section {
     Extents,
     Layers,
     Inline,
+    Directories,
+    LaterPlaces,
+    LaterNames,
 }
 
 impl Section {
-    pub(super) const ALL: [Self; SECTIONS] = [
+    pub(super) const ALL: [Self; ALL_SECTIONS] = [
         Self::Inodes,
         Self::Entries,
         Self::Names,
@@ -65,6 +73,9 @@ impl Section {
         Self::Extents,
         Self::Layers,
         Self::Inline,
+        Self::Directories,
+        Self::LaterPlaces,
+        Self::LaterNames,
     ];
 
     /// Bytes of one record; 1 for a section of plain bytes.
@@ -77,6 +88,8 @@ impl Section {
             Self::Xattrs => size_of::<XattrRecord>(),
             Self::Objects | Self::Layers => size_of::<DigestRecord>(),
             Self::Extents => size_of::<ExtentRecord>(),
+            Self::Directories | Self::LaterPlaces => size_of::<U32>(),
+            Self::LaterNames => size_of::<LaterNameRecord>(),
             Self::Names | Self::Targets | Self::XattrData | Self::Inline => 1,
         }) as u64
     }
@@ -95,6 +108,9 @@ impl Section {
             Self::Extents => "extent",
             Self::Layers => "layer",
             Self::Inline => "inline content",
+            Self::Directories => "directory",
+            Self::LaterPlaces => "later place",
+            Self::LaterNames => "later name",
         }
     }
 }
@@ -141,7 +157,8 @@ record!(Header, 4096, {
     120 block_len: U32,
     124 reserved_a: U32,
     128 sections: [Range; SECTIONS],
-    320 reserved_b: [u8; 3768],
+    320 more: [Range; ALL_SECTIONS - SECTIONS],
+    368 reserved_b: [u8; 3720],
     4088 checksum: U64,
 });
 
@@ -235,6 +252,14 @@ record!(
         0 offset: U64,
         8 len: U64,
         16 packed: U64,
+    }
+);
+
+record!(
+    /// A name of an inode that was met under another one before: which directory entry it is.
+    LaterNameRecord, 8, {
+        0 ino: U32,
+        4 entry: U32,
     }
 );
 

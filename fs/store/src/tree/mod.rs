@@ -9,6 +9,7 @@ mod check;
 mod error;
 mod file;
 mod format;
+mod names;
 mod number;
 mod read;
 mod write;

@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 use zerocopy::FromBytes as _;
 
 use super::{
-    Extent, TreeError, TreeKind,
+    Content, Extent, Packed, TreeError, TreeKind,
     file::TreeFile,
     format::{
         CONTENT_EMPTY, CONTENT_INLINE, CONTENT_OBJECT, CONTENT_SPAN, CONTENT_SPARSE_INLINE,
@@ -69,6 +69,30 @@ pub enum ContentRef<'a> {
     },
 }
 
+impl ContentRef<'_> {
+    /// The same for a tree in the making.
+    #[must_use]
+    pub fn to_content(&self) -> Content {
+        match self {
+            Self::Empty => Content::Empty,
+            Self::Inline(bytes) => Content::Inline(bytes.to_vec()),
+            Self::Object(id) => Content::Object(*id),
+            Self::Sparse { extents, data } => Content::Sparse {
+                extents: extents.to_list(),
+                data: match data {
+                    PackedRef::Inline(bytes) => Packed::Inline(bytes.to_vec()),
+                    PackedRef::Object(id) => Packed::Object(*id),
+                },
+            },
+            Self::Span { offset } => Content::Span { offset: *offset },
+            Self::SparseSpan { extents, offset } => Content::SparseSpan {
+                extents: extents.to_list(),
+                offset: *offset,
+            },
+        }
+    }
+}
+
 /// The data of a sparse file; as [`super::Packed`].
 #[derive(Clone, Copy, Debug)]
 pub enum PackedRef<'a> {
@@ -83,6 +107,11 @@ pub enum PackedRef<'a> {
 pub struct Extents<'a>(&'a [ExtentRecord]);
 
 impl Extents<'_> {
+    fn to_list(self) -> Vec<Extent> {
+        let all = (0..self.len()).filter_map(|i| self.get(i));
+        all.map(|(extent, _)| extent).collect()
+    }
+
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -164,6 +193,12 @@ impl Tree {
     #[must_use]
     pub fn layers(&self) -> &[Digest] {
         &self.file.layers
+    }
+
+    /// Gives the memory that the mapped file takes back to the host. The pages stay in the host's
+    /// cache, so the next question costs a page fault, not a read.
+    pub fn release_memory(&self) {
+        self.file.release();
     }
 
     /// How many inodes there are: they are numbered `1..=inode_count()`.
@@ -455,7 +490,7 @@ impl Tree {
     }
 
     #[inline]
-    fn directory(&self, dir: Ino) -> Result<&InodeRecord, TreeError> {
+    pub(super) fn directory(&self, dir: Ino) -> Result<&InodeRecord, TreeError> {
         self.inode_as(dir, FileKind::Directory, "directory")
     }
 
@@ -466,7 +501,7 @@ impl Tree {
     }
 
     #[inline]
-    fn name_of(&self, offset: u64, len: u16) -> Result<&[u8], TreeError> {
+    pub(super) fn name_of(&self, offset: u64, len: u16) -> Result<&[u8], TreeError> {
         self.file.bytes(Section::Names, offset, len.into())
     }
 

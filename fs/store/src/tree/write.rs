@@ -11,18 +11,18 @@ use std::{
     path::Path,
 };
 
-use zerocopy::{FromZeros as _, Immutable, IntoBytes};
+use zerocopy::{FromZeros as _, Immutable, IntoBytes, little_endian::U32};
 
 use super::{
     Body, Child, Content, Extent, Meta, NodeId, Packed, TreeBuilder, TreeError, TreeHeader,
     TreeKind,
     build::Node,
     format::{
-        BLOCK_LEN, CONTENT_EMPTY, CONTENT_INLINE, CONTENT_OBJECT, CONTENT_SPAN,
-        CONTENT_SPARSE_INLINE, CONTENT_SPARSE_OBJECT, CONTENT_SPARSE_SPAN, DigestRecord,
-        EntryRecord, ExtentRecord, FLAG_IMPLIED, FLAG_OPAQUE, HEADER_LEN, Header, InodeRecord,
-        KIND_IMAGE, KIND_LAYER, MAGIC, MAX_COUNT, Range, SECTIONS, Section, VERSION,
-        WhiteoutRecord, XattrRecord, XattrSetRecord, hash,
+        ALL_SECTIONS, BLOCK_LEN, COMPAT_NAMES, CONTENT_EMPTY, CONTENT_INLINE, CONTENT_OBJECT,
+        CONTENT_SPAN, CONTENT_SPARSE_INLINE, CONTENT_SPARSE_OBJECT, CONTENT_SPARSE_SPAN,
+        DigestRecord, EntryRecord, ExtentRecord, FLAG_IMPLIED, FLAG_OPAQUE, HEADER_LEN, Header,
+        InodeRecord, KIND_IMAGE, KIND_LAYER, LaterNameRecord, MAGIC, MAX_COUNT, Range, SECTIONS,
+        Section, VERSION, WhiteoutRecord, XattrRecord, XattrSetRecord, hash,
     },
     number::{Numbers, number},
 };
@@ -53,7 +53,8 @@ impl TreeBuilder {
             tree: &self,
             numbers: &numbers,
             out: Blocks::new(out),
-            sections: [Range::default(); SECTIONS],
+            sections: [Range::default(); ALL_SECTIONS],
+            later: Vec::new(),
             objects: Table::default(),
             sets: Vec::new(),
         };
@@ -66,7 +67,9 @@ struct TreeWriter<'a, W> {
     tree: &'a TreeBuilder,
     numbers: &'a Numbers,
     out: Blocks<'a, W>,
-    sections: [Range; SECTIONS],
+    sections: [Range; ALL_SECTIONS],
+    /// Inode and entry of every name that is not the first of its inode, by entry.
+    later: Vec<(u32, u32)>,
     objects: Table,
     /// One node of each distinct set of extended attributes.
     sets: Vec<NodeId>,
@@ -140,6 +143,23 @@ impl<'a, W: Write + Seek> TreeWriter<'a, W> {
                 Body::Regular { content, .. } => w.out.put(inline_of(content)),
                 _ => Ok(()),
             })
+        })?;
+        self.section(Section::Directories, Self::directories)?;
+        self.section(Section::LaterPlaces, |w| {
+            for (_, entry) in w.later.clone() {
+                w.out.record(&U32::new(entry))?;
+            }
+            Ok(())
+        })?;
+        self.section(Section::LaterNames, |w| {
+            w.later.sort_unstable();
+            for (ino, entry) in std::mem::take(&mut w.later) {
+                w.out.record(&LaterNameRecord {
+                    ino: ino.into(),
+                    entry: entry.into(),
+                })?;
+            }
+            Ok(())
         })
     }
 
@@ -246,18 +266,35 @@ impl<'a, W: Write + Seek> TreeWriter<'a, W> {
     }
 
     fn entries(&mut self) -> io::Result<()> {
+        let (mut next, mut entry) = (2, 0);
         self.each_child(|w, name, child, offset| {
             let Child::Node(id) = child else {
                 return Ok(());
             };
+            let ino = w.numbers.ino(id);
+            if ino == next {
+                next += 1;
+            } else {
+                w.later.push((ino, entry));
+            }
+            entry += 1;
             w.out.record(&EntryRecord {
                 name_offset: offset.into(),
-                ino: w.numbers.ino(id).into(),
+                ino: ino.into(),
                 name_len: (name.len() as u16).into(),
                 kind: (w.tree.kind(id).mode_bits() >> 12) as u8,
                 reserved: 0,
             })
         })
+    }
+
+    fn directories(&mut self) -> io::Result<()> {
+        let (tree, numbers) = (self.tree, self.numbers);
+        let is_dir = |id: &&NodeId| *tree.body(**id) == Body::Directory;
+        for id in numbers.order.iter().filter(is_dir) {
+            self.out.record(&U32::new(numbers.ino(*id)))?;
+        }
+        Ok(())
     }
 
     fn names(&mut self) -> io::Result<()> {
@@ -359,7 +396,11 @@ impl<'a, W: Write + Seek> TreeWriter<'a, W> {
             len: (sums.len() as u64).into(),
         };
         h.checksums_hash = hash(&sums).into();
-        h.sections = self.sections;
+        h.compat = COMPAT_NAMES.into();
+        let mut ranges = self.sections.into_iter();
+        for slot in h.sections.iter_mut().chain(&mut h.more) {
+            *slot = ranges.next().unwrap_or_default();
+        }
         let covered = h.as_bytes().get(..HEADER_LEN - 8).unwrap_or_default();
         h.checksum = hash(covered).into();
         out.seek(SeekFrom::Start(0))?;

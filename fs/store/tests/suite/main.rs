@@ -10,5 +10,7 @@
 mod common;
 mod damage;
 mod flattening;
+mod forged;
+mod repair;
 mod stores;
 mod trees;

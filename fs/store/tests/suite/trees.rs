@@ -30,6 +30,54 @@ fn a_tree_with_every_feature_is_byte_for_byte_the_golden_file() {
 }
 
 #[test]
+fn a_tree_from_before_names_were_found_is_still_read() {
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/everything-before-names.tree");
+    let old = Tree::open(&path).unwrap();
+    old.check().unwrap();
+    let new = Tree::from_bytes(everything_file()).unwrap();
+    assert_eq!(walk(&old).unwrap(), walk(&new).unwrap());
+    let none = &mut |_: Ino, _: &[u8]| panic!("it has no names to tell");
+    assert!(!old.names_of(Ino(2), none).unwrap());
+}
+
+/// Every name of every directory, by what it leads to, in order.
+fn names_by_listing(tree: &Tree) -> Vec<(Ino, Ino, Vec<u8>)> {
+    let mut names = Vec::new();
+    for dir in (1..=tree.inode_count()).map(Ino) {
+        if tree.attr(dir).unwrap().kind == FileKind::Directory {
+            let mut at = 0;
+            while let Some(entry) = tree.entry(dir, at).unwrap() {
+                names.push((entry.ino, dir, entry.name.to_vec()));
+                at += 1;
+            }
+        }
+    }
+    names.sort();
+    names
+}
+
+fn names_by_inode(tree: &Tree) -> Vec<(Ino, Ino, Vec<u8>)> {
+    let mut names = Vec::new();
+    for ino in (1..=tree.inode_count()).map(Ino) {
+        let told = tree.names_of(ino, &mut |dir, name| names.push((ino, dir, name.to_vec())));
+        assert!(told.unwrap());
+    }
+    names.sort();
+    names
+}
+
+#[test]
+fn an_inode_leads_to_all_its_names() {
+    let tree = Tree::from_bytes(everything_file()).unwrap();
+    assert_eq!(names_by_inode(&tree), names_by_listing(&tree));
+    assert!(matches!(
+        tree.names_of(Ino(tree.inode_count() + 1), &mut |_, _| ()),
+        Err(TreeError::NoSuchNode { .. })
+    ));
+}
+
+#[test]
 fn everything_is_read_back_as_it_was_put_in() {
     let tree = Tree::from_bytes(everything_file()).unwrap();
     tree.check().unwrap();
@@ -347,6 +395,24 @@ fn opening_a_large_tree_reads_next_to_nothing_of_it() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn names_are_found_from_inodes_whatever_is_linked_where(
+        entries in prop::collection::vec(("[a-d]{1,2}(/[a-d]{1,2}){0,2}", 0..6usize), 1..60),
+    ) {
+        let mut t = TreeBuilder::new();
+        let files: Vec<_> = (0..5).map(|_| t.add_node(meta(0o644), inline(b"x"))).collect();
+        for (path, what) in &entries {
+            match files.get(*what) {
+                // Over a directory it would take away what is in it; that is another test's.
+                Some(file) => set(&mut t, &format!("{path}+"), Child::Node(*file)),
+                None => { mkdir(&mut t, path); }
+            }
+        }
+        let tree = Tree::from_bytes(t.finish(&header("x")).unwrap()).unwrap();
+        tree.check().unwrap();
+        prop_assert_eq!(names_by_inode(&tree), names_by_listing(&tree));
+    }
 
     #[test]
     fn any_set_of_paths_is_found_again_and_no_other(

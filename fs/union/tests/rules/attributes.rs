@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pellicle_union::{Caller, Error, Ino, NewNode, SetAttr, Union};
+use pellicle_union::{Caller, Error, Ino, KillSetId, NewNode, SetAttr, Union};
 
 use crate::support::{lower::MemLower, open, upper::MemUpper};
 
@@ -51,10 +51,18 @@ fn a_change_of_owner_clears_set_id_bits_and_capabilities() {
 fn a_set_group_id_bit_without_group_execution_is_kept() {
     let (union, ino) = with_file(0o6745);
     let set = SetAttr {
-        kill_suid_sgid: true,
+        kill_suid_sgid: true.into(),
         ..SetAttr::default()
     };
     assert_eq!(union.set_attr(ino, set).unwrap().perm, 0o2745);
+    union.write(ino, 0, b"x", KillSetId::Member).unwrap();
+    assert_eq!(union.attr(ino).unwrap().perm, 0o2745);
+    union.fallocate(ino, 0, 0, 1, KillSetId::Stranger).unwrap();
+    assert_eq!(
+        union.attr(ino).unwrap().perm,
+        0o745,
+        "for a stranger it goes"
+    );
 }
 
 #[test]
@@ -62,13 +70,55 @@ fn a_write_clears_set_id_bits_only_where_the_kernel_says_so() {
     let (union, ino) = with_file(0o6755);
     union.write(ino, 0, b"x", false).unwrap();
     assert_eq!(union.attr(ino).unwrap().perm, 0o6755);
-    assert_eq!(union.xattr(ino, CAPABILITY).unwrap(), b"cap");
     union.write(ino, 0, b"x", true).unwrap();
     assert_eq!(union.attr(ino).unwrap().perm, 0o755);
-    assert!(matches!(
-        union.xattr(ino, CAPABILITY),
-        Err(Error::NoAttribute)
-    ));
+}
+
+#[test]
+fn every_change_of_content_takes_file_capabilities_away() {
+    type Change = fn(&Union, Ino) -> Result<(), Error>;
+    let changes: [Change; 4] = [
+        |u, ino| u.write(ino, 0, b"x", false).map(drop),
+        |u, ino| {
+            let size = SetAttr {
+                size: Some(1),
+                ..SetAttr::default()
+            };
+            u.set_attr(ino, size).map(drop)
+        },
+        |u, ino| u.fallocate(ino, 0, 0, 9, false),
+        |u, ino| u.copy_range(ino, 0, ino, 2, 1, false).map(drop),
+    ];
+    for change in changes {
+        let (union, ino) = with_file(0o6755);
+        assert_eq!(union.xattr(ino, CAPABILITY).unwrap(), b"cap");
+        change(&union, ino).unwrap();
+        assert!(matches!(
+            union.xattr(ino, CAPABILITY),
+            Err(Error::NoAttribute)
+        ));
+        assert_eq!(union.attr(ino).unwrap().perm, 0o6755);
+    }
+}
+
+#[test]
+fn attributes_are_set_in_the_namespaces_of_linux_only() {
+    let (union, ino) = with_file(0o644);
+    for name in ["user.x", "trusted.x", "security.x"] {
+        union
+            .set_xattr(ino, name.as_bytes(), b"1", false, false)
+            .unwrap();
+    }
+    for (name, errno) in [
+        ("x", libc::EOPNOTSUPP),
+        ("other.x", libc::EOPNOTSUPP),
+        ("system.x", libc::EOPNOTSUPP),
+        ("user.", libc::EINVAL),
+        ("", libc::ERANGE),
+    ] {
+        let refused = union.set_xattr(ino, name.as_bytes(), b"1", false, false);
+        assert_eq!(refused.unwrap_err().errno(), errno, "{name}");
+    }
 }
 
 #[test]
@@ -111,6 +161,8 @@ fn flags_and_sizes_of_extended_attributes() {
         Err(Error::NoAttribute)
     ));
     assert_eq!(union.xattr_names(ino).unwrap(), b"user.a\0");
+    // As ext4 has it: to have no ACL is what is asked for.
+    union.remove_xattr(ino, b"system.posix_acl_access").unwrap();
 }
 
 #[test]

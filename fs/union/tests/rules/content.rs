@@ -2,7 +2,7 @@
 
 use std::{os::unix::fs::FileExt, sync::Arc};
 
-use pellicle_union::{Caller, Error, Ino, NewNode, SetAttr, Union};
+use pellicle_union::{Caller, Error, Ino, NewNode, SetAttr, Time, Union};
 use pellicle_upper::Upper;
 
 use crate::support::{content, lower::MemLower, open, upper::MemUpper};
@@ -125,13 +125,27 @@ fn sizes_end_at_the_largest_offset() {
         Err(Error::TooLarge)
     ));
     assert!(matches!(
-        union.fallocate(ino, 0, top, 1),
+        union.fallocate(ino, 0, top, 1, false),
         Err(Error::TooLarge)
     ));
     assert_eq!(union.read(ino, u64::MAX, &mut [0; 8]).unwrap(), 0);
-    resize(&union, ino, top).unwrap();
-    assert_eq!(union.attr(ino).unwrap().size, top);
-    assert_eq!(union.read(ino, top - 3, &mut [1; 8]).unwrap(), 3);
+    // A size that the host's files cannot have is refused when it is asked for, not at a later
+    // write.
+    match resize(&union, ino, top) {
+        Ok(_) => {
+            assert_eq!(union.attr(ino).unwrap().size, top);
+            assert_eq!(union.read(ino, top - 3, &mut [1; 8]).unwrap(), 3);
+            union.write(ino, top - 1, b"x", false).unwrap();
+        }
+        Err(error) => {
+            assert_eq!(error.errno(), libc::EFBIG);
+            assert_eq!(union.attr(ino).unwrap().size, 0);
+            assert_eq!(union.read(ino, 0, &mut [1; 8]).unwrap(), 0);
+        }
+    }
+    resize(&union, ino, 5 << 30).unwrap();
+    assert_eq!(union.attr(ino).unwrap().size, 5 << 30);
+    union.write(ino, (5 << 30) - 1, b"x", false).unwrap();
 }
 
 #[test]
@@ -155,7 +169,7 @@ fn holes_of_a_lower_file_stay_holes() {
 fn copy_range_within_one_file_must_not_overlap() {
     let (lower, ino) = lower_file(b"0123456789");
     let union = open(&lower, &MemUpper::new());
-    let copy = |from, to, n| union.copy_range(ino, from, ino, to, n);
+    let copy = |from, to, n| union.copy_range(ino, from, ino, to, n, false);
     assert!(matches!(copy(0, 4, 5), Err(Error::Invalid)));
     assert!(matches!(copy(4, 0, 5), Err(Error::Invalid)));
     assert_eq!(copy(0, 5, 5).unwrap(), 5);
@@ -170,24 +184,67 @@ fn a_backing_file_is_the_content_and_no_more() {
     lower.backed = true;
     let ino = lower.file(Ino::ROOT, "f", b"content");
     let union = open(&Arc::new(lower), &MemUpper::new());
-    let length = |write| {
-        let file = union.backing(ino, write).unwrap();
+    let length = || {
+        let file = union.backing(ino).unwrap();
         file.map(|f| f.metadata().unwrap().len())
     };
-    assert_eq!(length(false), Some(7));
+    assert_eq!(length(), Some(7));
     resize(&union, ino, 3).unwrap();
-    assert_eq!(length(false), None, "the lower file is longer now");
-    assert_eq!(length(true), Some(3));
+    assert_eq!(length(), None, "the lower file is longer now");
+}
+
+#[test]
+fn what_is_done_to_a_lent_file_counts_when_it_is_looked_at() {
+    let mut lower = MemLower::new();
+    lower.backed = true;
+    let ino = lower.file(Ino::ROOT, "f", b"content");
+    let union = open(&Arc::new(lower), &MemUpper::new());
+    assert!(union.lend(ino, false).unwrap().is_none(), "nothing to lend");
+    let file = union.lend(ino, true).unwrap().unwrap();
+    let length = || file.metadata().unwrap().len();
+    assert_eq!(length(), 7);
+    assert!(!union.look_at_lent(ino).unwrap());
+    let copied_up = union.attr(ino).unwrap();
+    assert_eq!((copied_up.size, copied_up.perm), (7, 0o644));
+
+    // The kernel writes, the union is asked.
+    file.write_all_at(b"!", 9).unwrap();
+    assert_eq!(union.attr(ino).unwrap().size, 10);
+    assert!(union.attr(ino).unwrap().mtime > copied_up.mtime);
+    assert_eq!(content(&union, ino), b"content\0\0!");
+
+    // The kernel writes, the union changes the rest, and the host file follows.
+    file.write_all_at(b"more", 10).unwrap();
+    union.write(ino, 0, b"C", false).unwrap();
+    assert_eq!(content(&union, ino), b"Content\0\0!more");
+    file.write_all_at(b"lost", 20).unwrap();
+    resize(&union, ino, 5).unwrap();
+    assert_eq!(length(), 5);
     resize(&union, ino, 9).unwrap();
-    assert_eq!(length(false), Some(9));
-    union
-        .backing(ino, true)
-        .unwrap()
-        .unwrap()
-        .write_all_at(b"x", 11)
-        .unwrap();
-    union.backing_changed(ino).unwrap();
-    assert_eq!(content(&union, ino), b"con\0\0\0\0\0\0\0\0x");
+    assert_eq!(length(), 9, "the kernel reads up to the end");
+    union.fallocate(ino, 0, 0, 12, false).unwrap();
+    assert_eq!(length(), 12);
+    assert_eq!(content(&union, ino), b"Conte\0\0\0\0\0\0\0");
+
+    // Times that were set stay; a write after that sets them again.
+    file.write_all_at(b"c", 0).unwrap();
+    let long_ago = Time { sec: 7, nsec: 7 };
+    let set = SetAttr {
+        mtime: Some(long_ago),
+        ..SetAttr::default()
+    };
+    union.set_attr(ino, set).unwrap();
+    assert_eq!(union.attr(ino).unwrap().mtime, long_ago);
+    assert!(!union.take_back(ino).unwrap());
+    assert_eq!(union.attr(ino).unwrap().mtime, long_ago);
+    let file = union.lend(ino, false).unwrap().unwrap();
+    file.write_all_at(b"last words", 4).unwrap();
+    assert!(union.take_back(ino).unwrap());
+    assert_eq!(union.attr(ino).unwrap().size, 14);
+    file.write_all_at(b"too late", 14).unwrap();
+    assert_eq!(content(&union, ino), b"contlast words");
+    union.write(ino, 15, b"x", false).unwrap();
+    assert_eq!(content(&union, ino), b"contlast words\0x");
 }
 
 #[test]
@@ -206,9 +263,9 @@ fn a_read_only_union_refuses_every_change() {
         union.rename(Ino::ROOT, b"f", Ino::ROOT, b"g", Default::default()),
         union.set_xattr(ino, b"user.x", b"", false, false),
         union.remove_xattr(ino, b"user.x"),
-        union.fallocate(ino, 0, 0, 1),
-        union.copy_range(ino, 0, ino, 5, 1).map(drop),
-        union.backing(ino, true).map(drop),
+        union.fallocate(ino, 0, 0, 1, false),
+        union.copy_range(ino, 0, ino, 5, 1, false).map(drop),
+        union.lend(ino, true).map(drop),
     ];
     for result in results {
         assert!(matches!(result, Err(Error::ReadOnly)), "{result:?}");

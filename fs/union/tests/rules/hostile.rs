@@ -48,6 +48,10 @@ fn contradictions_are_damage() {
     let (d, f) = (FileKind::Directory, FileKind::Regular);
     let entry = |parent, name: &[u8], ino, kind| Said::Entry(parent, name.into(), ino, kind);
     let new = Ino(9);
+    let mixed = Said::Node(Node {
+        content: ContentSource::Mixed,
+        ..node(file.0, f)
+    });
     let logs = [
         vec![Said::Node(node(0, f))],
         vec![Said::Node(node(u64::MAX, f))],
@@ -65,6 +69,15 @@ fn contradictions_are_damage() {
             size: u64::MAX,
             ..node(9, f)
         })],
+        vec![Said::Node(Node {
+            content: ContentSource::Mixed,
+            ..node(9, f)
+        })],
+        vec![Said::Own(file, 0, 5)],
+        vec![Said::Node(node(file.0, f)), Said::Own(file, 0, 5)],
+        vec![mixed.clone(), Said::Own(file, 5, 5)],
+        vec![mixed.clone(), Said::Own(file, 0, 5), Said::Own(file, 9, 1)],
+        vec![Said::Own(new, 0, 5)],
         vec![entry(new, b"x", file, f)],
         vec![entry(file, b"x", file, f)],
         vec![entry(dir, b"x", new, f)],
@@ -79,6 +92,15 @@ fn contradictions_are_damage() {
         vec![Said::Symlink(new, b"x".into())],
         vec![Said::Xattr(new, b"user.x".into(), vec![])],
         vec![Said::Gone(Ino(0))],
+        // Found by fuzzing.
+        vec![Said::Gone(Ino::ROOT)],
+        vec![
+            Said::Node(Node {
+                nlink: 0,
+                ..node(9, f)
+            }),
+            entry(dir, b"x", new, f),
+        ],
     ];
     for log in logs {
         let what = format!("{log:?}");

@@ -104,3 +104,30 @@ fn a_lower_inode_with_two_names_keeps_the_other() {
     union.link(ino, Ino::ROOT, b"f").unwrap();
     assert_eq!(content(&open(&lower, &upper), ino), b"Text");
 }
+
+#[test]
+fn a_lower_inode_that_was_only_looked_into_costs_nothing_once_forgotten() {
+    let mut lower = MemLower::new();
+    let (a, b) = (
+        lower.file(Ino::ROOT, "a", b"text"),
+        lower.file(Ino::ROOT, "b", b"other"),
+    );
+    let union = open(&Arc::new(lower), &MemUpper::new());
+    let touched = || format!("{union:?}");
+    let none = touched();
+    assert!(none.contains("touched: 0"), "{none}");
+    union.remember(a);
+    union.remember(b);
+    // The one needs the inode as it is now, the other fails after having had it.
+    assert_eq!(union.seek(a, 0, false).unwrap(), 4);
+    assert!(union.remove_xattr(a, b"user.none").is_err());
+    assert_ne!(touched(), none);
+    union.write(b, 0, b"O", false).unwrap();
+    union.forget(a, 1);
+    union.forget(b, 1);
+    assert!(touched().contains("touched: 1"), "{}", touched());
+    assert_eq!(content(&union, a), b"text");
+    assert_eq!(content(&union, b), b"Other");
+    union.unlink(Ino::ROOT, b"a").unwrap();
+    assert!(matches!(union.attr(a), Err(Error::NotFound)));
+}

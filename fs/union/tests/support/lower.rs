@@ -5,7 +5,10 @@ use std::{
     collections::BTreeMap,
     fs::File,
     io::Write,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use pellicle_layer::{Entry, Lower, LowerError};
@@ -26,6 +29,10 @@ pub(crate) struct MemLower {
     pub(crate) nodes: Vec<LowerNode>,
     /// Give regular files as host files too.
     pub(crate) backed: bool,
+    /// Lead from inodes to their names.
+    pub(crate) tells_names: bool,
+    /// Questions about names and attributes so far.
+    pub(crate) asked: AtomicU64,
 }
 
 pub(crate) const LONG_AGO: Time = Time {
@@ -38,6 +45,8 @@ impl MemLower {
         let mut lower = Self {
             nodes: Vec::new(),
             backed: false,
+            tells_names: true,
+            asked: AtomicU64::new(0),
         };
         lower.push(FileKind::Directory, 0o755, Vec::new(), Ino::ROOT);
         lower
@@ -118,6 +127,7 @@ impl MemLower {
     }
 
     fn get(&self, ino: Ino) -> Result<&LowerNode, LowerError> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
         self.nodes
             .get((ino.0 as usize).wrapping_sub(1))
             .ok_or(LowerError::NoSuchNode {
@@ -234,6 +244,15 @@ impl Lower for MemLower {
             at = end;
         }
         Ok((!data && offset < content.len() as u64).then_some(content.len() as u64))
+    }
+
+    fn names_of(&self, ino: Ino, each: &mut dyn FnMut(Ino, &[u8])) -> Result<bool, LowerError> {
+        self.get(ino)?;
+        for (at, node) in (1..).zip(&self.nodes).filter(|_| self.tells_names) {
+            let found = node.children.iter().filter(|(_, child)| *child == ino);
+            found.for_each(|(name, _)| each(Ino(at), name));
+        }
+        Ok(self.tells_names)
     }
 
     fn layer_of(&self, _: Ino) -> Result<u32, LowerError> {

@@ -1,4 +1,5 @@
-//! The real pair: a tree in a store, and a journal, with a full disk put in front of it.
+//! The real pair: a tree in a store, and a journal or an upper directory, with a full disk put in
+//! front of it.
 
 use std::{fs::File, path::PathBuf, sync::Arc};
 
@@ -7,7 +8,8 @@ use pellicle_layer::{Lower, TreeLower};
 use pellicle_store::{Body, Child, Content, Digest, Meta, NodeId, Store, TreeBuilder};
 use pellicle_union::{FileKind, Ino, Options, Union};
 use pellicle_upper::{
-    Journal, JournalLower, JournalOptions, Record, Recovery, Space, Upper, UpperError,
+    Chunks, DirOptions, DirUpper, Journal, JournalLower, JournalOptions, LogPosition, Record,
+    Recovery, Space, Upper, UpperError,
 };
 
 use super::{
@@ -15,7 +17,15 @@ use super::{
     upper::{Room, State},
 };
 
+/// Which upper is over the tree.
+#[derive(Clone, Debug)]
+pub(crate) enum RealUpper {
+    Journal(Chunks),
+    Dir(DirOptions),
+}
+
 pub(crate) struct Real {
+    upper: RealUpper,
     dir: tempfile::TempDir,
     lower: Arc<TreeLower>,
     pub(crate) state: Arc<Mutex<State>>,
@@ -23,23 +33,54 @@ pub(crate) struct Real {
 
 impl Real {
     /// The same tree as `like`, flushed never so that many cases can run.
-    pub(crate) fn new(like: &MemLower) -> Self {
+    pub(crate) fn new(like: &MemLower, upper: RealUpper) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("store")).unwrap();
         let tree = build(like, &store);
         let tree = store.publish_tree(&Digest::of(b"model"), tree).unwrap();
         let lower = Arc::new(TreeLower::new(tree, &store));
         let real = Self {
+            upper,
             dir,
             lower,
             state: Arc::default(),
         };
-        drop(Journal::create(&real.upper_dir(), real.journal_lower(), options()).unwrap());
+        match real.upper {
+            RealUpper::Journal(chunks) => {
+                let of = real.journal_lower();
+                drop(Journal::create(&real.upper_dir(), of, options(chunks)).unwrap());
+            }
+            RealUpper::Dir(_) => real.make_upper_dir(like),
+        }
         real
     }
 
     fn upper_dir(&self) -> PathBuf {
         self.dir.path().join("upper")
+    }
+
+    /// An upper directory whose top is as the lower tree's, as whoever makes a container has it.
+    fn make_upper_dir(&self, like: &MemLower) {
+        std::fs::create_dir(self.upper_dir()).unwrap();
+        std::fs::create_dir(self.dir.path().join("work")).unwrap();
+        let top = &like.nodes[0].attr;
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(top.perm.into());
+        std::fs::set_permissions(self.upper_dir(), mode).unwrap();
+        let when = |t: pellicle_union::Time| {
+            std::time::UNIX_EPOCH + std::time::Duration::new(t.sec as u64, t.nsec)
+        };
+        let times = std::fs::FileTimes::new();
+        let times = times
+            .set_accessed(when(top.atime))
+            .set_modified(when(top.mtime));
+        File::open(self.upper_dir())
+            .unwrap()
+            .set_times(times)
+            .unwrap();
+    }
+
+    pub(crate) fn is_dir_upper(&self) -> bool {
+        matches!(self.upper, RealUpper::Dir(_))
     }
 
     fn journal_lower(&self) -> JournalLower {
@@ -54,9 +95,18 @@ impl Real {
     }
 
     pub(crate) fn open(&self) -> Union {
-        let journal = Journal::open(&self.upper_dir(), self.journal_lower(), options()).unwrap();
+        let dir = self.upper_dir();
+        let upper: Box<dyn Upper> = match &self.upper {
+            RealUpper::Journal(chunks) => {
+                Box::new(Journal::open(&dir, self.journal_lower(), options(*chunks)).unwrap())
+            }
+            RealUpper::Dir(options) => {
+                let work = self.dir.path().join("work");
+                Box::new(DirUpper::open(&dir, &work, self.lower.clone(), options).unwrap())
+            }
+        };
         let upper = Narrow {
-            journal,
+            upper,
             state: self.state.clone(),
         };
         let options = Options::default();
@@ -71,10 +121,11 @@ impl Real {
     clippy::needless_update,
     reason = "there are more fields where failpoints are built in"
 )]
-fn options() -> JournalOptions {
+fn options(chunks: Chunks) -> JournalOptions {
     JournalOptions {
         volatile: true,
         sync_interval: None,
+        chunks,
         ..JournalOptions::default()
     }
 }
@@ -121,60 +172,79 @@ fn build(like: &MemLower, store: &Store) -> TreeBuilder {
     tree
 }
 
-/// A journal on a host that may be full.
+/// An upper on a host that may be full.
 struct Narrow {
-    journal: Journal,
+    upper: Box<dyn Upper>,
     state: Arc<Mutex<State>>,
 }
 
 impl Upper for Narrow {
     fn replay(&self, apply: &mut dyn FnMut(Record<'_>)) -> Result<Recovery, UpperError> {
-        self.journal.replay(apply)
+        self.upper.replay(apply)
     }
 
     fn commit(&self, batch: &[Record<'_>]) -> Result<(), UpperError> {
         self.state.lock().take_room()?;
-        self.journal.commit(batch)
+        self.upper.commit(batch)
+    }
+
+    fn chunks(&self) -> Option<Chunks> {
+        self.upper.chunks()
     }
 
     fn data(&self, ino: Ino) -> Result<Arc<File>, UpperError> {
-        self.journal.data(ino)
+        self.upper.data(ino)
     }
 
+    fn data_to_write(&self, ino: Ino) -> Result<Arc<File>, UpperError> {
+        self.upper.data_to_write(ino)
+    }
+    fn is_held(&self) -> bool {
+        self.upper.is_held()
+    }
     fn create_data(&self, ino: Ino) -> Result<Arc<File>, UpperError> {
         self.state.lock().take_room()?;
-        self.journal.create_data(ino)
+        self.upper.create_data(ino)
     }
 
     fn note_copied(&self, ino: Ino) {
-        self.journal.note_copied(ino);
+        self.upper.note_copied(ino);
     }
 
     fn remove_data(&self, ino: Ino) {
-        self.journal.remove_data(ino);
+        self.upper.remove_data(ino);
+    }
+
+    fn undo_data(&self, ino: Ino) {
+        self.upper.undo_data(ino);
     }
 
     fn sync_file(&self, ino: Ino) -> Result<(), UpperError> {
-        self.journal.sync_file(ino)
+        self.upper.sync_file(ino)
     }
 
     fn sync_all(&self) -> Result<(), UpperError> {
-        self.journal.sync_all()
+        self.upper.sync_all()
     }
 
     fn wants_compaction(&self, live: u64) -> bool {
         let wanted = std::mem::take(&mut self.state.lock().compact_next);
-        self.journal.wants_compaction(live) || wanted
+        self.upper.wants_compaction(live) || wanted
+    }
+
+    fn position(&self) -> LogPosition {
+        self.upper.position()
     }
 
     fn compact(
         &self,
+        since: LogPosition,
         snapshot: &mut dyn FnMut(&mut dyn FnMut(Record<'_>)),
     ) -> Result<(), UpperError> {
-        self.journal.compact(snapshot)
+        self.upper.compact(since, snapshot)
     }
 
     fn space(&self) -> Result<Space, UpperError> {
-        self.journal.space()
+        self.upper.space()
     }
 }

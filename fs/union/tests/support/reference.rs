@@ -112,6 +112,12 @@ impl Model {
         self.get(id).mtime = None;
     }
 
+    /// New content: whoever wrote it, file capabilities are gone.
+    pub(crate) fn content_changed(&mut self, id: Id) {
+        self.get(id).xattrs.remove(&b"security.capability"[..]);
+        self.touch(id);
+    }
+
     pub(crate) fn touch_change(&mut self, id: Id) {
         self.changed.insert(id);
     }
@@ -290,7 +296,7 @@ impl Model {
         }
         self.grow(id, offset + data.len());
         self.get(id).content[offset..offset + data.len()].copy_from_slice(data);
-        self.touch(id);
+        self.content_changed(id);
         if kill {
             self.clear_set_id(id);
         }

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use parking_lot::MutexGuard;
 use pellicle_union::Union;
+use pellicle_upper::Chunks;
 
 use crate::support::{
     lower::MemLower,
     open,
-    real::Real,
+    real::{Real, RealUpper},
     upper::{MemUpper, State},
 };
 
@@ -33,6 +34,15 @@ impl Stand {
         }
     }
 
+    /// The upper is a host directory: change times are the host's, and a name that is gone is not
+    /// spoken of at the next mount.
+    pub(crate) fn is_dir_upper(&self) -> bool {
+        match self {
+            Self::Memory(..) => false,
+            Self::Real(real) => real.is_dir_upper(),
+        }
+    }
+
     pub(crate) fn lower_count(&self) -> u64 {
         match self {
             Self::Memory(lower, _) => lower.nodes.len() as u64,
@@ -42,10 +52,13 @@ impl Stand {
 }
 
 /// Which lower tree and upper a run is over.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Pair {
-    /// Both in memory; `backed`: lower files are host files too.
-    Memory { backed: bool },
-    /// A tree of a store, and a journal.
-    Real,
+    /// Both in memory; `backed`: lower files are host files too; `chunks`: those of the upper.
+    Memory {
+        backed: bool,
+        chunks: Option<Chunks>,
+    },
+    /// A tree of a store, and that upper.
+    Real(RealUpper),
 }

@@ -12,11 +12,12 @@ use std::{
 
 use parking_lot::Mutex;
 use pellicle_union::{FileKind, Ino};
-use pellicle_upper::{Node, Record, Recovery, Space, Upper, UpperError};
+use pellicle_upper::{Chunks, LogPosition, Node, Record, Recovery, Space, Upper, UpperError};
 
 #[derive(Clone, Debug)]
 pub(crate) enum Said {
     Node(Node),
+    Own(Ino, u64, u64),
     Entry(Ino, Vec<u8>, Ino, FileKind),
     NoEntry(Ino, Vec<u8>),
     Symlink(Ino, Vec<u8>),
@@ -29,6 +30,7 @@ impl Said {
     pub(crate) fn of(record: Record<'_>) -> Self {
         match record {
             Record::Node(node) => Self::Node(node),
+            Record::Own { ino, start, end } => Self::Own(ino, start, end),
             Record::Entry {
                 parent,
                 name,
@@ -46,6 +48,11 @@ impl Said {
     pub(crate) fn record(&self) -> Record<'_> {
         match self {
             Self::Node(node) => Record::Node(*node),
+            Self::Own(ino, start, end) => Record::Own {
+                ino: *ino,
+                start: *start,
+                end: *end,
+            },
             Self::Entry(parent, name, ino, kind) => Record::Entry {
                 parent: *parent,
                 name,
@@ -78,6 +85,8 @@ pub(crate) struct State {
     pub(crate) compact_next: bool,
     pub(crate) compactions: u32,
     pub(crate) copied: Vec<Ino>,
+    /// As of an upper that keeps mixed content.
+    pub(crate) chunks: Option<Chunks>,
 }
 
 /// Says whether the host has room for one more call.
@@ -156,6 +165,10 @@ impl Upper for MemUpper {
         Ok(())
     }
 
+    fn chunks(&self) -> Option<Chunks> {
+        self.state.lock().chunks
+    }
+
     fn data(&self, ino: Ino) -> Result<Arc<File>, UpperError> {
         let file = OpenOptions::new()
             .read(true)
@@ -196,13 +209,19 @@ impl Upper for MemUpper {
         std::mem::take(&mut self.state.lock().compact_next)
     }
 
+    fn position(&self) -> LogPosition {
+        LogPosition::after(self.state.lock().log.len() as u64)
+    }
+
     fn compact(
         &self,
+        since: LogPosition,
         snapshot: &mut dyn FnMut(&mut dyn FnMut(Record<'_>)),
     ) -> Result<(), UpperError> {
         let mut log = Vec::new();
         snapshot(&mut |record| log.push(Said::of(record)));
         let mut state = self.state.lock();
+        log.extend_from_slice(&state.log[since.seq as usize..]);
         state.log = log;
         state.compactions += 1;
         Ok(())

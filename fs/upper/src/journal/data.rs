@@ -1,16 +1,20 @@
 //! Data files: `data/<inode as 16 hex digits>`, and what has to happen to which of them when.
 //!
-//! Four sets go with them, all under one lock that is held over no call to the host but
+//! Six sets go with them, all under one lock that is held over no call to the host but
 //! the unlinking of doomed files:
 //! * *touched*: handed out since the last full sync, so perhaps written to;
 //! * *fresh*: made since the last sync, so nothing durable speaks of them;
 //! * *copied*: filled from the lower tree and not yet flushed ([`crate::Upper::note_copied`]);
+//! * *failed*: could not be flushed for lack of room;
+//! * *shared*: contents of a store as well, and so not to be written to (see `share`);
 //! * *doomed*: removed by the union while the log on disk may still lead to them. They are unlinked
 //!   after the next sync: were the file gone at once and the host to go down, an `unlink` or a
 //!   rename over it that never became durable would have cost the old content.
 
+mod share;
+
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs::File,
     io,
     num::NonZeroUsize,
@@ -24,14 +28,13 @@ use std::{
 use lru::LruCache;
 use parking_lot::Mutex;
 use pellicle_store::Ino;
-use rustix::{fs::OFlags, io::Errno};
+use rustix::io::Errno;
 
-use super::{
-    host::{Host, Op, open_at},
-    io_error,
-    scan::corrupt,
+use super::{io_error, scan::corrupt};
+use crate::{
+    UpperError,
+    host::{Host, Op, no_space},
 };
-use crate::UpperError;
 
 /// From so many dirty files on, one `syncfs` is cheaper than an `fdatasync` for each.
 const MANY: usize = 16;
@@ -54,12 +57,19 @@ struct State {
     fresh: HashMap<u64, u64>,
     copied: HashMap<u64, u64>,
     doomed: HashMap<u64, u64>,
+    /// Could not be flushed for lack of room: to be written again, for the kernel may call clean
+    /// what it failed to write.
+    failed: HashSet<u64>,
+    /// Of those that were opened: not to be written to.
+    shared: HashSet<u64>,
     /// Counts the changes, so that a sync knows what came after it began.
     stamp: u64,
     /// An earlier process may have left files that were never flushed.
     inherited: bool,
     /// A name in `data/` is newer than the last flush of the directory.
     names_dirty: bool,
+    /// A compaction may be about to say, durably, that any file is there.
+    keep_all: bool,
 }
 
 /// What one sync takes on.
@@ -94,9 +104,12 @@ impl DataFiles {
                 fresh: HashMap::new(),
                 copied: HashMap::new(),
                 doomed: HashMap::new(),
+                failed: HashSet::new(),
+                shared: HashSet::new(),
                 stamp: 0,
                 inherited: false,
                 names_dirty: false,
+                keep_all: false,
             }),
             copied: AtomicUsize::new(0),
         }
@@ -111,17 +124,17 @@ impl DataFiles {
         if let Some(file) = self.state.lock().open.get(&ino) {
             return Ok(Arc::clone(file));
         }
-        let mode = if self.read_only {
-            OFlags::RDONLY
-        } else {
-            OFlags::RDWR
-        };
-        let file = open_at(&self.dir, &file_name(ino), mode)?;
+        let (file, shared) = self.open_file(ino)?;
         if !file.metadata()?.is_file() {
             return Err(io::ErrorKind::NotFound.into());
         }
         let file = Arc::new(file);
-        let evicted = self.state.lock().open.push(ino, Arc::clone(&file));
+        let mut state = self.state.lock();
+        if shared {
+            state.shared.insert(ino);
+        }
+        let evicted = state.open.push(ino, Arc::clone(&file));
+        drop(state);
         drop(evicted);
         Ok(file)
     }
@@ -141,14 +154,14 @@ impl DataFiles {
     }
 
     pub(super) fn create(&self, host: &Host, ino: Ino) -> Result<Arc<File>, UpperError> {
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC;
         // Before there is a file, so that a sync does not unlink the new one for the old.
         let doomed = self.state.lock().doomed.remove(&ino.0);
-        let file = host
-            .trip(Op::Create)
-            .and_then(|()| open_at(&self.dir, &file_name(ino.0), flags))
+        let file = self
+            .clear_way(host, ino.0)
+            .and_then(|()| host.create(Op::Create, &self.dir, &file_name(ino.0)))
             .map_err(io_error("create", &self.path_of(ino.0)));
         let mut state = self.state.lock();
+        state.shared.remove(&ino.0);
         let file = match file {
             Ok(file) => Arc::new(file),
             Err(error) => {
@@ -190,8 +203,10 @@ impl DataFiles {
         let open = state.open.pop(&ino);
         state.touched.remove(&ino);
         state.copied.remove(&ino);
+        state.failed.remove(&ino);
+        state.shared.remove(&ino);
         self.copied.store(state.copied.len(), Ordering::SeqCst);
-        let now = state.fresh.remove(&ino).is_some() || now;
+        let now = (state.fresh.remove(&ino).is_some() && !state.keep_all) || now;
         drop(state);
         drop(open);
         if now {
@@ -216,6 +231,11 @@ impl DataFiles {
             // A stray only takes room; the next opening removes it.
             tracing::warn!(path = %self.path_of(ino).display(), %error, "cannot remove a data file");
         }
+    }
+
+    /// From now on, or no more, removed files stay until the next sync, also fresh ones.
+    pub(super) fn keep_all(&self, keep: bool) {
+        self.state.lock().keep_all = keep;
     }
 
     /// Whether a file was handed out, named or removed since the last sync.
@@ -263,8 +283,7 @@ impl DataFiles {
     /// Flushes what `work` names: copied files, then the directory.
     pub(super) fn flush(&self, host: &Host, work: &Work) -> Result<(), UpperError> {
         if work.copied.len() > MANY {
-            host.sync_file_system(&self.dir)
-                .map_err(io_error("flush", &self.path))?;
+            self.sync_everything(host, &work.copied)?;
         } else {
             for ino in &work.copied {
                 self.sync_one(host, *ino)?;
@@ -290,9 +309,29 @@ impl DataFiles {
 
     /// Flushes the file of `ino`; without one there is nothing to do.
     pub(super) fn sync_one(&self, host: &Host, ino: u64) -> Result<(), UpperError> {
-        match self.find(ino).and_then(|file| host.sync_data(&file)) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other.map_err(io_error("flush", &self.path_of(ino))),
+        let again = self.state.lock().failed.contains(&ino);
+        let flush = |file: Arc<File>| {
+            if again {
+                host.rewrite(&file, 0, u64::MAX)?;
+            }
+            host.sync_data(&file)
+        };
+        match self.find(ino).and_then(flush) {
+            Ok(()) if again => {
+                self.state.lock().failed.remove(&ino);
+                Ok(())
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                self.state.lock().failed.remove(&ino);
+                Ok(())
+            }
+            Err(e) => {
+                if no_space(&e) {
+                    self.state.lock().failed.insert(ino);
+                }
+                Err(io_error("flush", &self.path_of(ino))(e))
+            }
+            done => done.map_err(io_error("flush", &self.path_of(ino))),
         }
     }
 
@@ -312,13 +351,35 @@ impl DataFiles {
                 .collect();
             (touched, state.inherited)
         };
-        if inherited || touched.len() > MANY {
-            host.sync_file_system(&self.dir)
-                .map_err(io_error("flush", &self.path))?;
-            self.state.lock().inherited = false;
-            return Ok(());
+        let all: Vec<u64> = touched.keys().copied().collect();
+        let flushed = if !inherited && all.len() <= MANY {
+            all.iter().try_for_each(|ino| self.sync_one(host, *ino))
+        } else {
+            self.sync_everything(host, &all)
+        };
+        let mut state = self.state.lock();
+        if flushed.is_ok() {
+            state.inherited = false;
+        } else {
+            for (ino, file) in touched {
+                state.touched.entry(ino).or_insert(file);
+            }
         }
-        touched.keys().try_for_each(|ino| self.sync_one(host, *ino))
+        flushed
+    }
+
+    /// Flushes the whole file system, for the sake of `inos`.
+    fn sync_everything(&self, host: &Host, inos: &[u64]) -> Result<(), UpperError> {
+        let failed: Vec<u64> = self.state.lock().failed.iter().copied().collect();
+        failed
+            .iter()
+            .try_for_each(|ino| self.sync_one(host, *ino))?;
+        host.sync_file_system(&self.dir).map_err(|e| {
+            if no_space(&e) {
+                self.state.lock().failed.extend(inos);
+            }
+            io_error("flush", &self.path)(e)
+        })
     }
 
     /// Calls `each` with every inode that has a data file, and the file's allocated bytes.

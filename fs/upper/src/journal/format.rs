@@ -15,8 +15,10 @@ use zerocopy::{
 
 pub(super) const MAGIC: [u8; 8] = *b"PELJRNL\0";
 pub(super) const VERSION: u32 = 1;
-/// Incompatible features that this program understands: none yet.
-pub(super) const KNOWN_FEATURES: u32 = 0;
+/// Incompatible feature: content that is partly in the lower tree and partly in a data file.
+pub(super) const MIXED: u32 = 1;
+/// Incompatible features that this program understands.
+pub(super) const KNOWN_FEATURES: u32 = MIXED;
 /// Where the first frame begins.
 pub(super) const HEADER_LEN: u64 = 4096;
 /// The [`SessionWord`].

@@ -10,8 +10,8 @@ use rustix::{
     io::Errno,
 };
 
-use super::{host::open_at, io_error};
-use crate::UpperError;
+use super::io_error;
+use crate::{UpperError, host::open_at};
 
 const NAME: &str = "lock";
 

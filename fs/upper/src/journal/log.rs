@@ -5,13 +5,15 @@
 //! the header page. The first word of a frame is stored after its other bytes, so a process killed
 //! at any instant leaves whole frames, and then zeros or garbage under a zero word.
 
-use std::{fs::File, io, os::unix::fs::FileExt, sync::Arc};
+use std::{fs::File, io, sync::Arc};
 
 use pellicle_sys::log_map::LogMap;
 use zerocopy::IntoBytes;
 
-use super::{
-    format::{self, FRAME_HEADER_LEN, HEADER_LEN, SESSION_AT, SYNCED_AT, SessionWord, Synced},
+use super::format::{self, FRAME_HEADER_LEN, SESSION_AT, SYNCED_AT, SessionWord, Synced};
+
+use crate::{
+    LogPosition,
     host::{Host, Op, no_space},
 };
 
@@ -50,6 +52,11 @@ pub(super) struct Log {
     pub(super) last_copied: u64,
     /// The `synced_seq` that is itself known to be on disk.
     pub(super) durable: u64,
+    /// Frames up to here are on disk.
+    pub(super) flushed: u64,
+    /// Room behind the end that is set aside, and such that the next frame may use.
+    reserved: u64,
+    released: u64,
     /// Which of the two places the next `synced_seq` goes to.
     slot: usize,
 }
@@ -65,6 +72,7 @@ pub(super) struct LogEnd {
     pub(super) records: u64,
     pub(super) last_copied: u64,
     pub(super) durable: u64,
+    pub(super) flushed: u64,
     pub(super) slot: usize,
 }
 
@@ -89,6 +97,9 @@ impl Log {
             records: at.records,
             last_copied: at.last_copied,
             durable: at.durable,
+            flushed: at.flushed,
+            reserved: 0,
+            released: 0,
             slot: at.slot,
         })
     }
@@ -103,9 +114,9 @@ impl Log {
         self.allocated
     }
 
-    fn medium(&mut self) -> io::Result<&mut Medium> {
+    fn medium(&mut self, host: &Host) -> io::Result<&mut Medium> {
         if self.medium.is_none() {
-            let medium = if blocks_can_be_kept(&self.file) {
+            let medium = if blocks_can_be_kept(&self.file) && host.trip(Op::Map).is_ok() {
                 LogMap::new(&self.file, self.allocated).map_or(Medium::Written, Medium::Mapped)
             } else {
                 Medium::Written
@@ -117,19 +128,19 @@ impl Log {
             .ok_or_else(|| io::ErrorKind::Other.into())
     }
 
-    fn put(&mut self, at: u64, bytes: &[u8]) -> io::Result<()> {
+    fn put(&mut self, host: &Host, op: Op, at: u64, bytes: &[u8]) -> io::Result<()> {
         let file = Arc::clone(&self.file);
-        match self.medium()? {
-            Medium::Mapped(map) => map.write(at, bytes),
-            Medium::Written => file.write_all_at(bytes, at),
+        match self.medium(host)? {
+            Medium::Mapped(map) => host.trip(op).and_then(|()| map.write(at, bytes)),
+            Medium::Written => host.write_all(op, &file, bytes, at),
         }
     }
 
-    fn publish(&mut self, at: u64, word: u64) -> io::Result<()> {
+    fn publish(&mut self, host: &Host, op: Op, at: u64, word: u64) -> io::Result<()> {
         let file = Arc::clone(&self.file);
-        match self.medium()? {
-            Medium::Mapped(map) => map.publish(at, word),
-            Medium::Written => file.write_all_at(&word.to_le_bytes(), at),
+        match self.medium(host)? {
+            Medium::Mapped(map) => host.trip(op).and_then(|()| map.publish(at, word)),
+            Medium::Written => host.write_all(op, &file, &word.to_le_bytes(), at),
         }
     }
 
@@ -142,25 +153,61 @@ impl Log {
         copied: bool,
     ) -> io::Result<()> {
         let length = frame.len() as u64;
-        if self.end + length > self.allocated {
-            self.grow(host, self.end + length)?;
-        }
-        host.trip(Op::Append)?;
+        self.find_room(host, length + self.reserved)?;
         let seq = self.last_seq + 1;
         let chain = format::seal_frame(frame, records, seq, self.chain);
         let (word, rest) = frame
             .split_first_chunk::<8>()
             .filter(|_| frame.len() > FRAME_HEADER_LEN)
             .ok_or(io::ErrorKind::InvalidInput)?;
-        self.put(self.end + 8, rest)?;
-        self.publish(self.end, u64::from_le_bytes(*word))?;
+        self.put(host, Op::Append, self.end + 8, rest)?;
+        self.publish(host, Op::Append, self.end, u64::from_le_bytes(*word))?;
         self.end += length;
         self.last_seq = seq;
+        self.released = 0;
         self.chain = chain;
         self.records += u64::from(records);
         if copied {
             self.last_copied = seq;
         }
+        Ok(())
+    }
+
+    pub(super) fn position(&self) -> LogPosition {
+        LogPosition {
+            seq: self.last_seq,
+            generation: self.generation,
+            offset: self.end,
+            chain: self.chain,
+        }
+    }
+
+    /// Sees to it that there are `length` bytes of room behind the end.
+    fn find_room(&mut self, host: &Host, length: u64) -> io::Result<()> {
+        if self.end + length > self.allocated {
+            self.grow(host, self.end + length)?;
+        }
+        Ok(())
+    }
+
+    /// Sets `length` bytes aside.
+    pub(super) fn reserve(&mut self, host: &Host, length: u64) -> io::Result<()> {
+        self.find_room(host, self.reserved + self.released + length)?;
+        self.reserved += length;
+        Ok(())
+    }
+
+    /// Leaves `length` bytes that were set aside to the next frame.
+    pub(super) fn release(&mut self, length: u64) {
+        self.reserved = self.reserved.saturating_sub(length);
+        self.released += length;
+    }
+
+    /// Sets aside what `old`, which this log replaces, had set aside.
+    pub(super) fn take_reserved(&mut self, host: &Host, old: &Self) -> io::Result<()> {
+        self.find_room(host, old.reserved + old.released)?;
+        self.reserved = old.reserved;
+        self.released = old.released;
         Ok(())
     }
 
@@ -187,7 +234,7 @@ impl Log {
         if let Err(error) = grown {
             // What was allocated before the host ran out would otherwise fill the disk for good.
             // Where even that fails the blocks stay, past the end, and hurt nobody else.
-            let _ = self.file.set_len(before);
+            let _ = host.truncate(&self.file, before);
             return Err(error);
         }
         self.allocated = length;
@@ -195,52 +242,40 @@ impl Log {
     }
 
     pub(super) fn set_session(&mut self, host: &Host, word: SessionWord) -> io::Result<()> {
-        host.trip(Op::Append)?;
-        self.publish(SESSION_AT, word.0)
+        self.publish(host, Op::Session, SESSION_AT, word.0)
     }
 
     /// Notes that all frames up to `seq` are on disk.
     pub(super) fn set_synced(&mut self, host: &Host, seq: u64) -> io::Result<()> {
-        host.trip(Op::Append)?;
         let mark = Synced::new(seq, self.salt);
         let at = if self.slot == 0 {
             SYNCED_AT[0]
         } else {
             SYNCED_AT[1]
         };
-        self.put(at, mark.as_bytes())?;
+        self.put(host, Op::Mark, at, mark.as_bytes())?;
         self.slot ^= 1;
         Ok(())
     }
 
-    /// Writes the bytes from `from` on once more, so that the kernel takes them for unwritten. An
-    /// earlier process may have met an I/O error at flushing them, after which the kernel has
-    /// them in memory only and would call them clean.
-    pub(super) fn redirty(&mut self, from: u64) -> io::Result<()> {
-        let mut at = from.max(HEADER_LEN);
-        let mut piece = vec![0; 64 << 10];
-        while at < self.end {
-            let n = (self.end - at).min(piece.len() as u64);
-            let part = piece
-                .get_mut(..n as usize)
-                .ok_or(io::ErrorKind::InvalidInput)?;
-            self.file.read_exact_at(part, at)?;
-            self.file.write_all_at(part, at)?;
-            at += n;
-        }
-        Ok(())
-    }
-
     /// Gives back unused room if there is much of it. Only for a log that is being closed.
-    pub(super) fn trim(&mut self) -> io::Result<()> {
+    pub(super) fn trim(&mut self, host: &Host) -> io::Result<()> {
         // Not by `allocated`, which knows nothing of room that an earlier process left.
         if self.file.metadata()?.len().saturating_sub(self.end) > WORTH_TRIMMING {
             self.medium = None;
-            self.file.set_len(self.end)?;
+            host.truncate(&self.file, self.end)?;
             self.allocated = self.end;
         }
         Ok(())
     }
+}
+
+/// [`Host::rewrite`] of frames, all of which must be there.
+pub(super) fn rewrite(host: &Host, file: &File, from: u64, end: u64) -> io::Result<()> {
+    if host.rewrite(file, from, end)? < end {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(())
 }
 
 /// Whether this file system keeps a promise of blocks, so that a store to a mapped page of them

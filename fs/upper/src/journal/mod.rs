@@ -10,14 +10,17 @@
 //! the next sync on. `fs/docs/JOURNAL.md` has the format and the promises.
 //!
 //! Lock order: the turn to sync (`sync::Gate`), then the log, then the data files' state. The
-//! log's lock is never held over a flush, nor over anything else of the host but finding room.
+//! log's lock is never held over a flush, nor over anything else of the host but finding room, and
+//! copying the last few batches into a compacted log and giving it the name.
 
 mod compact;
 mod data;
+mod examine;
 mod format;
-mod host;
 mod lock;
 mod log;
+mod lost;
+mod mend;
 mod open;
 mod record;
 mod recover;
@@ -43,13 +46,16 @@ use pellicle_store::Ino;
 use rustix::io::Errno;
 use zerocopy::little_endian::{U32, U64};
 
-use crate::{ContentSource, Record, Recovery, Space, Upper, UpperError};
-use data::DataFiles;
-use format::{FRAME_HEADER_LEN, FRAME_MAX, HEADER_LEN, Header};
 #[cfg(any(test, feature = "failpoints"))]
-pub use host::Faults;
-use host::{Host, no_space};
+pub use crate::host::Faults;
+use crate::host::{Host, no_space};
+use crate::{Chunks, LogPosition, Record, Recovery, Space, Upper, UpperError};
+use data::DataFiles;
+pub use examine::{Examined, LogDamage, Remedy, examine};
+use format::{FRAME_HEADER_LEN, FRAME_MAX, HEADER_LEN, Header};
 use log::Log;
+pub use lost::Lost;
+pub use mend::{Mended, mend};
 use sync::{Flusher, Gate};
 
 const LOG: &str = "journal";
@@ -57,6 +63,8 @@ const DATA: &str = "data";
 
 /// A log smaller than this is never worth compacting.
 const COMPACT_FROM: u64 = 4 << 20;
+/// More than a batch has that says how an inode is and takes an attribute or two away.
+const SMALL_BATCH: u64 = 1024;
 /// Bytes of a record where none was written yet.
 const TYPICAL_RECORD: u64 = 96;
 
@@ -77,6 +85,8 @@ pub struct JournalOptions {
     /// How long a change may stay unflushed that nobody asked to sync; `None` for as long as the
     /// host likes.
     pub sync_interval: Option<Duration>,
+    /// In which pieces lower files are copied.
+    pub chunks: Chunks,
     /// Which calls to the host fail.
     #[cfg(any(test, feature = "failpoints"))]
     pub faults: Faults,
@@ -87,6 +97,7 @@ impl Default for JournalOptions {
         Self {
             volatile: false,
             sync_interval: Some(Duration::from_secs(5)),
+            chunks: Chunks::default(),
             #[cfg(any(test, feature = "failpoints"))]
             faults: Faults::default(),
         }
@@ -134,19 +145,27 @@ struct Shared {
     gate: Gate,
     flusher: Flusher,
     interval: Option<Duration>,
+    chunks: Chunks,
+    /// The log may speak of mixed content: one of an earlier version may once it was compacted.
+    mixed: AtomicBool,
     /// The flusher knows that there is something to sync.
     roused: AtomicBool,
-    /// Last batch that is in the log, and last one on disk.
+    /// Last batch that is in the log, and last one on disk. A compaction gives its batches higher
+    /// numbers, which no call that waits for one of the old numbers takes amiss: what is told to be
+    /// synced by a new number is all that the old ones stood for.
     committed: AtomicU64,
     synced: AtomicU64,
     poisoned: AtomicBool,
+    /// The host had no room when the log was flushed last, and may now call clean what it failed
+    /// to write.
+    rewrite_log: AtomicBool,
     /// A name in the upper's directory is newer than its last flush.
     names_dirty: AtomicBool,
     log_bytes: AtomicU64,
     records: AtomicU64,
     live_guess: AtomicU64,
     syncs: AtomicU64,
-    _lock: Option<lock::Lock>,
+    lock: Option<lock::Lock>,
 }
 
 /// The journal upper; see the module head.
@@ -181,7 +200,7 @@ fn new_header(lower: &JournalLower, generation: u64, first_seq: u64) -> io::Resu
     Ok(Header {
         magic: format::MAGIC,
         version: U32::new(format::VERSION),
-        incompatible: U32::new(0),
+        incompatible: U32::new(format::MIXED),
         compatible: U32::new(0),
         header_len: U32::new(HEADER_LEN as u32),
         generation: U64::new(generation),
@@ -206,6 +225,10 @@ impl Shared {
 
     fn is_durable(&self) -> bool {
         self.access == Access::Durable
+    }
+
+    fn takes_mixed(&self) -> bool {
+        self.mixed.load(Ordering::SeqCst)
     }
 
     fn is_poisoned(&self) -> bool {
@@ -267,8 +290,11 @@ impl Shared {
         let mut any = false;
         for record in batch {
             record::check(record).map_err(refuse)?;
+            if record::is_mixed(record) && !self.takes_mixed() {
+                return Err(refuse("content in pieces, before the log was compacted"));
+            }
             let copied = matches!(record, Record::Node(node)
-                if node.content == ContentSource::Data && self.files.is_copied(node.ino));
+                if node.content.has_data() && self.files.is_copied(node.ino));
             any |= copied;
             record::encode(record, copied, frame);
             if frame.len() > FRAME_MAX {
@@ -284,7 +310,7 @@ impl Shared {
             return Ok(());
         }
         let copied = self.encode(batch, frame)?;
-        let mut append = || {
+        self.or_free_doomed(|| {
             let mut guard = self.log.lock();
             let log = guard.as_mut().ok_or_else(|| self.not_replayed())?;
             let result = log.append(&self.host, frame, batch.len() as u32, copied);
@@ -292,12 +318,16 @@ impl Shared {
             self.committed.store(log.last_seq, Ordering::SeqCst);
             self.note_size(&guard);
             Ok(())
-        };
-        match append() {
-            // Room that removed files still hold is better used than refused.
-            Err(UpperError::Io { source, .. }) if no_space(&source) && self.free_doomed() => {
-                append()
-            }
+        })
+    }
+
+    /// Does `work`, once more if it finds no room while removed files still hold some.
+    fn or_free_doomed<T>(
+        &self,
+        mut work: impl FnMut() -> Result<T, UpperError>,
+    ) -> Result<T, UpperError> {
+        match work() {
+            Err(UpperError::Io { source, .. }) if no_space(&source) && self.free_doomed() => work(),
             other => other,
         }
     }
@@ -368,7 +398,7 @@ impl Journal {
             log.set_session(&shared.host, word)
                 .and_then(|()| {
                     if shared.is_durable() {
-                        log.trim()
+                        log.trim(&shared.host)
                     } else {
                         Ok(())
                     }
@@ -409,19 +439,49 @@ impl Upper for Journal {
         Ok(())
     }
 
+    fn reserve(&self) -> Result<(), UpperError> {
+        let shared = &self.shared;
+        shared.check_writable()?;
+        shared.or_free_doomed(|| {
+            shared.with_log(|log| {
+                log.reserve(&shared.host, SMALL_BATCH)
+                    .map_err(io_error("write to", &shared.log_path()))
+            })
+        })
+    }
+
+    fn chunks(&self) -> Option<Chunks> {
+        self.shared.takes_mixed().then_some(self.shared.chunks)
+    }
+
+    fn release(&self) {
+        if let Some(log) = self.shared.log.lock().as_mut() {
+            log.release(SMALL_BATCH);
+        }
+    }
+
     fn data(&self, ino: Ino) -> Result<Arc<File>, UpperError> {
         self.shared.files.get(ino)
+    }
+
+    fn data_to_write(&self, ino: Ino) -> Result<Arc<File>, UpperError> {
+        let shared = &self.shared;
+        shared.check_writable()?;
+        shared.or_free_doomed(|| {
+            shared
+                .files
+                .get_to_write(&shared.host, ino, shared.is_durable())
+        })
+    }
+
+    fn is_held(&self) -> bool {
+        self.shared.access == Access::ReadOnly && self.shared.lock.is_some()
     }
 
     fn create_data(&self, ino: Ino) -> Result<Arc<File>, UpperError> {
         let shared = &self.shared;
         shared.check_writable()?;
-        match shared.files.create(&shared.host, ino) {
-            Err(UpperError::Io { source, .. }) if no_space(&source) && shared.free_doomed() => {
-                shared.files.create(&shared.host, ino)
-            }
-            other => other,
-        }
+        shared.or_free_doomed(|| shared.files.create(&shared.host, ino))
     }
 
     fn note_copied(&self, ino: Ino) {
@@ -470,14 +530,25 @@ impl Upper for Journal {
         shared.live_guess.store(live, Ordering::Relaxed);
         shared.access != Access::ReadOnly
             && !shared.is_poisoned()
-            && bytes > COMPACT_FROM.max(live.saturating_mul(4))
+            && (bytes > COMPACT_FROM.max(live.saturating_mul(4)) || !shared.takes_mixed())
+    }
+
+    fn position(&self) -> LogPosition {
+        let log = self.shared.log.lock();
+        log.as_ref()
+            .map_or_else(LogPosition::default, Log::position)
     }
 
     fn compact(
         &self,
+        since: LogPosition,
         snapshot: &mut dyn FnMut(&mut dyn FnMut(Record<'_>)),
     ) -> Result<(), UpperError> {
-        self.shared.compact(snapshot)
+        self.shared.compact(since, snapshot)
+    }
+
+    fn host(&self) -> &Host {
+        &self.shared.host
     }
 
     fn space(&self) -> Result<Space, UpperError> {

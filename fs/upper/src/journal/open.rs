@@ -3,7 +3,6 @@
 use std::{
     fs::File,
     io,
-    os::unix::fs::FileExt,
     path::Path,
     sync::{
         Arc,
@@ -20,16 +19,18 @@ use super::{
     compact::NEW,
     data::{DataFiles, file_name},
     format::{self, HEADER_LEN, SessionWord},
-    host::{Host, open_at},
     io_error,
     lock::{self, Lock},
-    log::{FIRST_ROOM, Log, LogEnd},
+    log::{FIRST_ROOM, Log, LogEnd, rewrite},
     new_header, open_dir,
     recover::{self, Replayed},
     scan::{Front, read_front},
     sync::{Flusher, Gate},
 };
-use crate::{Record, Recovery, UpperError};
+use crate::{
+    Record, Recovery, UpperError,
+    host::{Host, Op, open_at},
+};
 
 /// A log that was opened and not replayed yet.
 #[derive(Debug)]
@@ -126,6 +127,24 @@ impl Journal {
         ))
     }
 
+    /// Opens the upper in `dir` for reading, and keeps everyone else from opening it for writing for
+    /// as long as this lives: to make a layer of it.
+    ///
+    /// # Errors
+    /// As [`Journal::open`].
+    pub fn open_held(dir: &Path, lower: JournalLower) -> Result<Self, UpperError> {
+        let opened = open_dir(dir).map_err(io_error("open", dir))?;
+        // Before the lock, which would make a file where there is no upper.
+        let log_path = dir.join(LOG);
+        drop(open_at(&opened, LOG, OFlags::RDONLY).map_err(io_error("open", &log_path))?);
+        let lock = lock::take(&opened, dir)?;
+        let mut held = Self::open_read_only(dir, lower)?;
+        if let Some(shared) = Arc::get_mut(&mut held.shared) {
+            shared.lock = Some(lock);
+        }
+        Ok(held)
+    }
+
     fn with(shared: Shared, unread: Option<Unread>) -> Self {
         Self {
             shared: Arc::new(shared),
@@ -152,7 +171,7 @@ fn clear(dir: &Path) -> Result<(), UpperError> {
 
 /// A number for this boot of the host; 0 where the host does not tell, which passes for another
 /// boot than any.
-fn boot() -> u64 {
+pub(super) fn boot() -> u64 {
     std::fs::read("/proc/sys/kernel/random/boot_id").map_or(0, |id| xxh3_64(id.trim_ascii()))
 }
 
@@ -181,33 +200,37 @@ impl Shared {
             host: Host {
                 #[cfg(any(test, feature = "failpoints"))]
                 faults: options.faults.clone(),
+                ..Host::default()
             },
             log: Mutex::new(None),
             files: DataFiles::new(data, data_path, access == Access::ReadOnly),
             gate: Gate::default(),
             flusher: Flusher::default(),
+            chunks: options.chunks,
+            mixed: AtomicBool::new(true),
             interval: options.sync_interval.filter(|_| access == Access::Durable),
             roused: AtomicBool::new(false),
             committed: AtomicU64::new(0),
             synced: AtomicU64::new(0),
             poisoned: AtomicBool::new(false),
+            rewrite_log: AtomicBool::new(false),
             names_dirty: AtomicBool::new(false),
             log_bytes: AtomicU64::new(0),
             records: AtomicU64::new(0),
             live_guess: AtomicU64::new(0),
             syncs: AtomicU64::new(0),
-            _lock: lock,
+            lock,
         })
     }
 
     /// Writes a log without frames and gives it its name, which it has only when it is whole.
     fn first_log(&self) -> io::Result<Log> {
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC;
-        let file = open_at(&self.dir, NEW, flags)?;
+        let file = self.host.create(Op::CreateLog, &self.dir, NEW)?;
         self.host.allocate(&file, 0, FIRST_ROOM)?;
         let header = new_header(&self.lower, 1, 1)?;
         let session = SessionWord::new(self.boot, false);
-        file.write_all_at(&format::header_page(header, session, 0), 0)?;
+        let page = format::header_page(header, session, 0);
+        self.host.write_all(Op::Snapshot, &file, &page, 0)?;
         self.host.rename(&self.dir, NEW, LOG)?;
         let end = LogEnd {
             end: HEADER_LEN,
@@ -218,6 +241,7 @@ impl Shared {
             records: 0,
             last_copied: 0,
             durable: 0,
+            flushed: HEADER_LEN,
             slot: 0,
         };
         Log::new(Arc::new(file), end, Some(FIRST_ROOM))
@@ -230,6 +254,7 @@ impl Shared {
         apply: &mut dyn FnMut(Record<'_>),
     ) -> Result<Recovery, UpperError> {
         let path = self.log_path();
+        self.mixed.store(unread.front.mixed(), Ordering::SeqCst);
         let found = recover::replay(&unread.file, &path, &unread.front, self.boot, apply)?;
         self.committed.store(found.end.last_seq, Ordering::SeqCst);
         self.synced.store(unread.front.synced, Ordering::SeqCst);
@@ -248,11 +273,11 @@ impl Shared {
     /// The log that `unread` is, cut off behind its last valid frame and marked as in use.
     fn mend(&self, unread: &Unread, found: &Replayed) -> io::Result<Log> {
         if found.recovery.torn_bytes > 0 {
-            unread.file.set_len(found.end.end)?;
+            self.host.truncate(&unread.file, found.end.end)?;
         }
         let mut log = Log::new(Arc::clone(&unread.file), found.end, None)?;
         if found.end.last_seq > unread.front.synced {
-            log.redirty(HEADER_LEN)?;
+            rewrite(&self.host, &unread.file, HEADER_LEN, found.end.end)?;
         }
         log.set_session(&self.host, SessionWord::new(self.boot, false))?;
         // A new log that did not come to have the name.
@@ -275,6 +300,9 @@ impl Shared {
                 }
             }
         }
+        self.files
+            .remove_unfinished(&self.host)
+            .map_err(io_error("clean", self.files.path()))?;
         let mut strays = Vec::new();
         self.files.for_each(&mut |ino, _| {
             if !found.data.contains_key(&ino) {

@@ -18,6 +18,7 @@ const SYMLINK: u8 = 4;
 const XATTR: u8 = 5;
 const NO_XATTR: u8 = 6;
 const GONE: u8 = 7;
+const OWN: u8 = 8;
 
 /// On a node: its data file was filled from the lower tree and may not have been on disk yet.
 const COPIED: u8 = 1;
@@ -59,6 +60,14 @@ struct NodeBody {
     parent: U64,
 }
 
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+struct OwnBody {
+    start: U64,
+    end: U64,
+}
+
+const _: () = assert!(size_of::<OwnBody>() == 16);
 const _: () = assert!(size_of::<Head>() == 16 && size_of::<NodeBody>() == 80);
 const _: () = assert!(std::mem::offset_of!(NodeBody, size) == 24);
 const _: () = assert!(std::mem::offset_of!(NodeBody, parent) == 72);
@@ -80,6 +89,12 @@ pub(super) fn check(record: &Record<'_>) -> Result<(), &'static str> {
         Record::Node(node) => {
             check_node(node)?;
             node.ino
+        }
+        Record::Own { ino, start, end } => {
+            if start >= end {
+                return Err("a range of content that is empty");
+            }
+            *ino
         }
         Record::Entry {
             parent, name, ino, ..
@@ -136,7 +151,7 @@ fn check_node(node: &Node) -> Result<(), &'static str> {
     {
         return Err("a time with a second or more of nanoseconds");
     }
-    if node.content == ContentSource::Data && node.kind != FileKind::Regular {
+    if node.content.has_data() && node.kind != FileKind::Regular {
         return Err("a data file of what is no regular file");
     }
     Ok(())
@@ -159,6 +174,15 @@ fn check_xattr_name(name: &[u8]) -> Result<(), &'static str> {
     Ok(())
 }
 
+/// Whether only a log with [`super::format::MIXED`] may have `record`.
+pub(super) fn is_mixed(record: &Record<'_>) -> bool {
+    match record {
+        Record::Node(node) => node.content == ContentSource::Mixed,
+        Record::Own { .. } => true,
+        _ => false,
+    }
+}
+
 /// Appends `record`, which has passed [`check`], to `out`. `copied` is only heeded for nodes.
 pub(super) fn encode(record: &Record<'_>, copied: bool, out: &mut Vec<u8>) {
     match *record {
@@ -172,6 +196,14 @@ pub(super) fn encode(record: &Record<'_>, copied: bool, out: &mut Vec<u8>) {
                 &[],
             );
             out.extend_from_slice(node_body(&node).as_bytes());
+        }
+        Record::Own { ino, start, end } => {
+            head(out, OWN, 0, ino, &[], &[]);
+            let body = OwnBody {
+                start: U64::new(start),
+                end: U64::new(end),
+            };
+            out.extend_from_slice(body.as_bytes());
         }
         Record::Entry {
             parent,
@@ -228,6 +260,7 @@ fn node_body(node: &Node) -> NodeBody {
             ContentSource::Lower => 0,
             ContentSource::Data => 1,
             ContentSource::Zero => 2,
+            ContentSource::Mixed => 3,
         },
         perm: U16::new(node.perm),
         nlink: U32::new(node.nlink),
@@ -253,6 +286,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<(Record<'_>, bool, &[u8]), &'static
     let value_len = head.value_len.get() as usize;
     let (fixed, rest) = match head.tag {
         NODE => rest.split_at_checked(size_of::<NodeBody>()),
+        OWN => rest.split_at_checked(size_of::<OwnBody>()),
         ENTRY => rest.split_at_checked(8),
         _ => Some((&[] as &[u8], rest)),
     }
@@ -270,7 +304,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<(Record<'_>, bool, &[u8]), &'static
     let takes = match head.tag {
         ENTRY | NO_ENTRY | NO_XATTR => value.is_empty(),
         SYMLINK => name.is_empty(),
-        NODE | GONE => name.is_empty() && value.is_empty(),
+        NODE | OWN | GONE => name.is_empty() && value.is_empty(),
         _ => true,
     };
     if !takes {
@@ -281,6 +315,14 @@ pub(super) fn decode(bytes: &[u8]) -> Result<(Record<'_>, bool, &[u8]), &'static
     }
     let record = match head.tag {
         NODE => Record::Node(node(ino, fixed)?),
+        OWN => {
+            let body = OwnBody::ref_from_bytes(fixed).map_err(|_| SHORT)?;
+            Record::Own {
+                ino,
+                start: body.start.get(),
+                end: body.end.get(),
+            }
+        }
         ENTRY => Record::Entry {
             parent: ino,
             name,
@@ -323,6 +365,7 @@ fn node(ino: Ino, body: &[u8]) -> Result<Node, &'static str> {
             0 => ContentSource::Lower,
             1 => ContentSource::Data,
             2 => ContentSource::Zero,
+            3 => ContentSource::Mixed,
             _ => return Err("an unknown place of content"),
         },
         atime,

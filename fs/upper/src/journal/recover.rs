@@ -18,7 +18,7 @@ use super::{
     record,
     scan::{Front, Scan, Step, corrupt, leftover},
 };
-use crate::{ContentSource, Record, Recovery, UpperError};
+use crate::{Record, Recovery, UpperError};
 
 /// What replay found.
 #[derive(Debug)]
@@ -29,6 +29,8 @@ pub(super) struct Replayed {
     pub(super) data: HashMap<u64, u64>,
     /// Files whose copying may not be on disk.
     pub(super) copied: HashSet<u64>,
+    /// The log may speak of mixed content.
+    mixed: bool,
 }
 
 /// Calls `apply` with the records of the log in `file`. `boot` is the host's present boot.
@@ -47,6 +49,7 @@ pub(super) fn replay(
         recovery: Recovery::default(),
         data: HashMap::new(),
         copied: HashSet::new(),
+        mixed: front.mixed(),
     };
     let stopped = loop {
         let at = scan.at;
@@ -108,11 +111,13 @@ fn start_of(front: &Front) -> LogEnd {
         records: 0,
         last_copied: 0,
         durable: front.synced,
+        flushed: super::format::HEADER_LEN,
         slot: front.slot,
     }
 }
 
-fn has_copied(mut body: &[u8]) -> Result<bool, &'static str> {
+/// Whether a record of a frame makes a copied file count.
+pub(super) fn has_copied(mut body: &[u8]) -> Result<bool, &'static str> {
     while !body.is_empty() {
         let (_, copied, rest) = record::decode(body)?;
         if copied {
@@ -139,8 +144,11 @@ impl Replayed {
             let (record, copied, rest) = record::decode(body)?;
             body = rest;
             count += 1;
+            if record::is_mixed(&record) && !self.mixed {
+                return Err("content in pieces, which the header does not announce");
+            }
             match record {
-                Record::Node(node) if node.content == ContentSource::Data => {
+                Record::Node(node) if node.content.has_data() => {
                     self.data.entry(node.ino.0).or_insert(seq);
                     if copied && unsynced {
                         self.copied.insert(node.ino.0);

@@ -11,7 +11,7 @@ use zerocopy::FromBytes;
 use super::{
     JournalLower,
     format::{
-        FRAME_HEADER_LEN, FRAME_MAX, FrameHeader, HEADER_LEN, Header, KNOWN_FEATURES, MAGIC,
+        FRAME_HEADER_LEN, FRAME_MAX, FrameHeader, HEADER_LEN, Header, KNOWN_FEATURES, MAGIC, MIXED,
         SESSION_AT, SYNCED_AT, SessionWord, Synced, VERSION, frame_checksum,
     },
     io_error,
@@ -30,6 +30,13 @@ pub(super) struct Front {
     pub(super) slot: usize,
 }
 
+impl Front {
+    /// Whether the log may speak of mixed content.
+    pub(super) fn mixed(&self) -> bool {
+        self.header.incompatible.get() & MIXED != 0
+    }
+}
+
 pub(super) fn corrupt(path: &Path, offset: u64, detail: impl Into<String>) -> UpperError {
     UpperError::Corrupt {
         path: path.to_owned(),
@@ -38,12 +45,25 @@ pub(super) fn corrupt(path: &Path, offset: u64, detail: impl Into<String>) -> Up
     }
 }
 
-/// Reads and checks the header page of the log at `path`.
+/// Reads and checks the header page of the log at `path`, which is to be over `lower`.
 pub(super) fn read_front(
     file: &File,
     path: &Path,
     lower: &JournalLower,
 ) -> Result<Front, UpperError> {
+    let front = read_front_over_any(file, path)?;
+    if front.header.lower_identity != lower.identity
+        || front.header.lower_inode_count.get() != lower.inode_count
+    {
+        return Err(UpperError::OtherLower {
+            path: path.parent().unwrap_or(path).to_owned(),
+        });
+    }
+    Ok(front)
+}
+
+/// [`read_front`], whatever lower tree the log is over.
+pub(super) fn read_front_over_any(file: &File, path: &Path) -> Result<Front, UpperError> {
     let mut page = vec![0; HEADER_LEN as usize];
     file.read_exact_at(&mut page, 0)
         .map_err(|e| match e.kind() {
@@ -73,13 +93,6 @@ pub(super) fn read_front(
     }
     if u64::from(header.header_len.get()) != HEADER_LEN || header.first_seq.get() == 0 {
         return Err(corrupt(path, 20, "the header contradicts its version"));
-    }
-    if header.lower_identity != lower.identity
-        || header.lower_inode_count.get() != lower.inode_count
-    {
-        return Err(UpperError::OtherLower {
-            path: path.parent().unwrap_or(path).to_owned(),
-        });
     }
     let at = |offset: u64| page.get(offset as usize..).unwrap_or_default();
     let marks = SYNCED_AT.map(|offset| {

@@ -25,8 +25,8 @@ use std::{
 use parking_lot::{Condvar, Mutex};
 use pellicle_store::Ino;
 
-use super::{Shared, io_error};
-use crate::UpperError;
+use super::{Shared, io_error, log};
+use crate::{UpperError, host::no_space};
 
 /// Who flushes the log now.
 #[derive(Debug, Default)]
@@ -123,15 +123,21 @@ impl Shared {
     /// The six steps of the module head. The caller has the turn.
     pub(super) fn flush_log(&self) -> Result<(), UpperError> {
         let doomed = self.files.doomed();
-        let (file, seq, copied) = {
+        let (file, seq, copied, flushed, end) = {
             let log = self.log.lock();
             let log = log.as_ref().ok_or_else(|| self.not_replayed())?;
             (
                 Arc::clone(&log.file),
                 log.last_seq,
                 log.last_copied > log.durable,
+                log.flushed,
+                log.end,
             )
         };
+        if self.rewrite_log.load(Ordering::SeqCst) {
+            log::rewrite(&self.host, &file, flushed, end)
+                .map_err(io_error("write to", &self.log_path()))?;
+        }
         let work = self.files.work();
         self.files.flush(&self.host, &work)?;
         self.sync_names()?;
@@ -142,9 +148,11 @@ impl Shared {
         };
         flush()?;
         self.with_log(|log| {
+            log.flushed = end;
             log.set_synced(&self.host, seq)
                 .map_err(io_error("write to", &self.log_path()))
         })?;
+        self.rewrite_log.store(false, Ordering::SeqCst);
         if copied {
             flush()?;
             self.with_log(|log| {
@@ -164,22 +172,29 @@ impl Shared {
         if !self.names_dirty.swap(false, Ordering::SeqCst) {
             return Ok(());
         }
-        self.host
-            .sync_dir(&self.dir)
-            .map_err(io_error("flush", &self.path))?;
-        // A directory that is not ours to read is somebody else's to keep.
-        if let Ok(above) = super::open_dir(&self.path.join("..")) {
-            self.host
-                .sync_dir(&above)
-                .map_err(io_error("flush", &self.path))?;
+        let flushed = self.host.sync_dir(&self.dir).and_then(|()| {
+            // A directory that is not ours to read is somebody else's to keep.
+            super::open_dir(&self.path.join(".."))
+                .map_or(Ok(()), |above| self.host.sync_dir(&above))
+        });
+        if flushed.is_err() {
+            self.names_dirty.store(true, Ordering::SeqCst);
         }
-        Ok(())
+        flushed.map_err(io_error("flush", &self.path))
     }
 
-    fn or_poison<T>(&self, result: Result<T, UpperError>) -> Result<T, UpperError> {
-        if let Err(error) = &result {
-            tracing::error!(%error, "flushing failed; the upper takes no more changes");
-            self.poisoned.store(true, Ordering::SeqCst);
+    /// A failed flush ends it, except for lack of room: the next sync then writes again what this
+    /// one may have lost.
+    pub(super) fn or_poison<T>(&self, result: Result<T, UpperError>) -> Result<T, UpperError> {
+        match &result {
+            Ok(_) => {}
+            Err(UpperError::Io { source, .. }) if no_space(source) => {
+                self.rewrite_log.store(true, Ordering::SeqCst);
+            }
+            Err(error) => {
+                tracing::error!(%error, "flushing failed; the upper takes no more changes");
+                self.poisoned.store(true, Ordering::SeqCst);
+            }
         }
         result
     }

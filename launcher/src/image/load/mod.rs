@@ -60,6 +60,21 @@ pub fn load(
     options: &LoadOptions,
     progress: &dyn Fn(&str, u64) -> Box<dyn Progress>,
 ) -> Result<Vec<NewImage>, LoadError> {
+    let loaded = read(images, from, options, progress)?;
+    images.add_all(loaded.clone())?;
+    Ok(loaded)
+}
+
+/// As [`load`], but lists none of them.
+///
+/// # Errors
+/// As [`load`].
+pub fn read(
+    images: &Images,
+    from: &From<'_>,
+    options: &LoadOptions,
+    progress: &dyn Fn(&str, u64) -> Box<dyn Progress>,
+) -> Result<Vec<NewImage>, LoadError> {
     let spool = images.store().root();
     let source = match from {
         From::Path(path) => Source::open(path, spool, &options.cancel)?,
@@ -104,7 +119,6 @@ pub fn load(
             }
         }
     }
-    images.add_all(loaded.clone())?;
     Ok(loaded)
 }
 

@@ -6,25 +6,16 @@ use oci_spec::image::{Descriptor, ImageIndex, OciLayout};
 use pellicle_store::{Digest, import::ImportedLayer};
 
 use super::{IMAGES_MAX, LAYERS_MAX, LoadError, Loader};
-use crate::image::{
-    CONFIG_MAX, MANIFEST_MAX, NewImage, Reference, parse_config, parse_manifest, total_size,
+use crate::{
+    image::{
+        CONFIG_MAX, MANIFEST_MAX, NewImage, Reference, choose_platform, parse_config,
+        parse_manifest, total_size,
+    },
+    registry::media_type::{CONFIGS, INDEXES, MANIFESTS},
 };
 
 /// Indexes in indexes; real ones have one level (image, then platforms).
 const DEPTH_MAX: usize = 4;
-
-const INDEX_TYPES: [&str; 2] = [
-    "application/vnd.oci.image.index.v1+json",
-    "application/vnd.docker.distribution.manifest.list.v2+json",
-];
-const MANIFEST_TYPES: [&str; 2] = [
-    "application/vnd.oci.image.manifest.v1+json",
-    "application/vnd.docker.distribution.manifest.v2+json",
-];
-const CONFIG_TYPES: [&str; 2] = [
-    "application/vnd.oci.image.config.v1+json",
-    "application/vnd.docker.container.image.v1+json",
-];
 
 pub(super) fn load(loader: &Loader<'_>, stem: Option<&str>) -> Result<Vec<NewImage>, LoadError> {
     if let Some(text) = loader.source.small("oci-layout", 64 << 10)? {
@@ -106,8 +97,8 @@ fn choose(loader: &Loader<'_>, start: &Descriptor) -> Result<(Digest, Vec<u8>), 
     for _ in 0..DEPTH_MAX {
         let media_type = descriptor.media_type().as_ref();
         let what = format!("the manifest {}", descriptor.digest());
-        let is_index = INDEX_TYPES.contains(&media_type);
-        if !is_index && !MANIFEST_TYPES.contains(&media_type) {
+        let is_index = INDEXES.contains(&media_type);
+        if !is_index && !MANIFESTS.contains(&media_type) {
             return Err(LoadError::invalid(
                 what,
                 format!("it is a {media_type:?}, not an image"),
@@ -127,40 +118,13 @@ fn choose(loader: &Loader<'_>, start: &Descriptor) -> Result<(Digest, Vec<u8>), 
 
 fn best(loader: &Loader<'_>, what: &str, index: ImageIndex) -> Result<Descriptor, LoadError> {
     let wanted = &loader.options.platform;
-    let mut found = Vec::new();
-    for descriptor in index.manifests() {
-        let Some(platform) = descriptor.platform() else {
-            // An index of one needs no platform.
-            if index.manifests().len() == 1 {
-                return Ok(descriptor.clone());
-            }
-            continue;
-        };
-        let (os, architecture) = (
-            platform.os().to_string(),
-            platform.architecture().to_string(),
-        );
-        if os == "linux" && wanted.takes(&architecture, platform.variant().as_deref()) {
-            return Ok(descriptor.clone());
-        }
-        // What buildkit attaches (attestations) is for unknown/unknown.
-        if os != "unknown" {
-            let variant = platform
-                .variant()
-                .as_ref()
-                .map_or(String::new(), |v| format!("/{v}"));
-            found.push(format!("{os}/{architecture}{variant}"));
-        }
-    }
-    Err(LoadError::Platform {
-        wanted: wanted.to_string(),
-        what: what.to_owned(),
-        found: if found.is_empty() {
-            "none".to_owned()
-        } else {
-            found.join(", ")
-        },
-    })
+    choose_platform(&index, wanted)
+        .cloned()
+        .map_err(|found| LoadError::Platform {
+            wanted: wanted.to_string(),
+            what: what.to_owned(),
+            found,
+        })
 }
 
 /// A small blob, checked against the size and digest of its descriptor.
@@ -216,7 +180,7 @@ fn load_one(loader: &Loader<'_>, digest: Digest, text: &[u8]) -> Result<NewImage
     let what = format!("the manifest {digest}");
     let manifest = parse_manifest(text).map_err(|why| LoadError::invalid(&what, why))?;
     let media_type = manifest.config().media_type().as_ref();
-    if !CONFIG_TYPES.contains(&media_type) {
+    if !CONFIGS.contains(&media_type) {
         return Err(LoadError::invalid(
             what,
             format!("it holds a {media_type:?}, which is no image"),

@@ -3,12 +3,15 @@
 //! One thread walks and writes, the import reads: what a directory becomes is exactly what its
 //! archive would become, and the archive is kept as the blob, so that the image can be pushed.
 
-mod emit;
 mod host;
 mod pipe;
 mod walk;
 
-use std::{io::Write, path::Path, thread};
+use std::{
+    io::{self, Write},
+    path::Path,
+    thread,
+};
 
 use flate2::write::GzEncoder;
 
@@ -16,8 +19,7 @@ use super::{
     Compression, ImportError, ImportOptions, ImportedLayer, Progress, import_layer,
     pipeline::{start, stopped},
 };
-use crate::Store;
-use emit::Emitter;
+use crate::{Store, archive::ArchiveWriter};
 use pipe::PipeWriter;
 use walk::Walk;
 
@@ -64,7 +66,15 @@ pub fn import_directory(
     })
 }
 
-type Fill<'a> = &'a mut dyn FnMut(&mut Emitter<&mut dyn Write>) -> Result<(), ImportError>;
+/// The reader of the archive is gone; its own error says why.
+fn refused(source: io::Error) -> ImportError {
+    ImportError::Host {
+        action: "hand the archive of the directory on",
+        source,
+    }
+}
+
+type Fill<'a> = &'a mut dyn FnMut(&mut ArchiveWriter<&mut dyn Write>) -> Result<(), ImportError>;
 
 /// Has `fill` write an archive, compresses it and marks its end. Without the mark the reader
 /// takes the stream for cut off.
@@ -74,9 +84,9 @@ fn write_archive(
     fill: Fill<'_>,
 ) -> Result<(), ImportError> {
     let mut archive = |out: &mut dyn Write| {
-        let mut emitter = Emitter::new(out);
-        fill(&mut emitter)?;
-        emitter.finish()
+        let mut writer = ArchiveWriter::new(out);
+        fill(&mut writer)?;
+        writer.finish().map_err(refused)
     };
     match compression {
         Compression::None => archive(&mut to)?,
@@ -84,24 +94,24 @@ fn write_archive(
             // No name and no time in the header: equal directories give equal blobs.
             let mut gzip = GzEncoder::new(&mut to, flate2::Compression::new(6));
             archive(&mut gzip)?;
-            gzip.finish().map_err(emit::refused)?;
+            gzip.finish().map_err(refused)?;
         }
         Compression::Zstd => {
-            let mut zstd = zstd::stream::write::Encoder::new(&mut to, 3).map_err(emit::refused)?;
-            zstd.include_checksum(true).map_err(emit::refused)?;
+            let mut zstd = zstd::stream::write::Encoder::new(&mut to, 3).map_err(refused)?;
+            zstd.include_checksum(true).map_err(refused)?;
             archive(&mut zstd)?;
-            zstd.finish().map_err(emit::refused)?;
+            zstd.finish().map_err(refused)?;
         }
     }
-    to.finish().map_err(emit::refused)
+    to.finish().map_err(refused)
 }
 
 /// The archive of `dir`, uncompressed, without a store.
 #[cfg(test)]
 pub(super) fn archive_of(dir: &Path, options: &ImportOptions) -> Result<Vec<u8>, ImportError> {
     let mut all = Vec::new();
-    let mut emitter = Emitter::new(&mut all as &mut dyn Write);
-    Walk::new(dir, options, None).run(&host::open_top(dir)?, &mut emitter)?;
-    emitter.finish()?;
+    let mut writer = ArchiveWriter::new(&mut all as &mut dyn Write);
+    Walk::new(dir, options, None).run(&host::open_top(dir)?, &mut writer)?;
+    writer.finish().map_err(refused)?;
     Ok(all)
 }

@@ -14,16 +14,17 @@ use std::{
 use rustix::fs::{FileType, OFlags, Stat};
 
 use super::{
-    emit::{Emitter, Kind},
     host::{self, Identity, Xattrs},
+    refused,
 };
 use crate::{
     Device, Time,
+    archive::{ArchiveWriter, Kind},
     import::{DirectoryProblem, ImportError, ImportOptions, Owners, chunks::CHUNK},
     tree::{Extent, Meta},
 };
 
-type Out<'a, 'b> = &'a mut Emitter<&'b mut dyn Write>;
+type Out<'a, 'b> = &'a mut ArchiveWriter<&'b mut dyn Write>;
 
 /// One walk.
 pub(super) struct Walk<'a> {
@@ -80,7 +81,7 @@ impl<'a> Walk<'a> {
             b"" => b"./".to_vec(),
             path => [path, b"/"].concat(),
         };
-        out.entry(&name, &Kind::Directory, &meta)?;
+        out.entry(&name, &Kind::Directory, &meta).map_err(refused)?;
         for name in host::names(fd, &shown)? {
             self.options.cancel.check()?;
             let path = match path {
@@ -114,11 +115,9 @@ impl<'a> Walk<'a> {
         }
         if stat.st_nlink > 1 {
             if let Some(first) = self.links.get(&host::identity_of(&stat)) {
-                return out.entry(
-                    &at.path,
-                    &Kind::HardLink(first),
-                    &self.meta(&stat, Vec::new()),
-                );
+                let meta = self.meta(&stat, Vec::new());
+                let link = Kind::HardLink(first);
+                return out.entry(&at.path, &link, &meta).map_err(refused);
             }
             self.links.insert(host::identity_of(&stat), at.path.clone());
         }
@@ -130,15 +129,17 @@ impl<'a> Walk<'a> {
             major: rustix::fs::major(stat.st_rdev),
             minor: rustix::fs::minor(stat.st_rdev),
         };
-        match kind {
+        let target;
+        let kind = match kind {
             FileType::Symlink => {
-                let target = host::link_target(at.dir, at.name, &at.shown)?;
-                out.entry(&at.path, &Kind::Symlink(&target), &meta)
+                target = host::link_target(at.dir, at.name, &at.shown)?;
+                Kind::Symlink(&target)
             }
-            FileType::CharacterDevice => out.entry(&at.path, &Kind::CharDevice(device), &meta),
-            FileType::BlockDevice => out.entry(&at.path, &Kind::BlockDevice(device), &meta),
-            _ => out.entry(&at.path, &Kind::Fifo, &meta),
-        }
+            FileType::CharacterDevice => Kind::CharDevice(device),
+            FileType::BlockDevice => Kind::BlockDevice(device),
+            _ => Kind::Fifo,
+        };
+        out.entry(&at.path, &kind, &meta).map_err(refused)
     }
 
     fn regular(
@@ -155,7 +156,7 @@ impl<'a> Walk<'a> {
             size,
             extents: extents.as_deref(),
         };
-        out.entry(&at.path, &kind, &meta)?;
+        out.entry(&at.path, &kind, &meta).map_err(refused)?;
         let whole = [Extent {
             offset: 0,
             len: size,
@@ -185,7 +186,8 @@ impl<'a> Walk<'a> {
             if n == 0 {
                 return Err(host::problem(shown, DirectoryProblem::Changed));
             }
-            out.content(into.get(..n).unwrap_or_default())?;
+            out.content(into.get(..n).unwrap_or_default())
+                .map_err(refused)?;
             at += n as u64;
             left -= n as u64;
         }

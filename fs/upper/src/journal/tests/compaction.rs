@@ -19,7 +19,9 @@ fn grown(dir: &Path, options: JournalOptions) -> (Journal, Vec<Kept>) {
 }
 
 fn compact(journal: &Journal, live: &[Kept]) -> Result<(), UpperError> {
-    journal.compact(&mut |each| live.iter().for_each(|r| each(r.record())))
+    journal.compact(journal.position(), &mut |each| {
+        live.iter().for_each(|r| each(r.record()))
+    })
 }
 
 #[test]

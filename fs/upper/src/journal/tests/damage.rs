@@ -5,7 +5,7 @@ use super::*;
 /// A closed upper with a few batches of every kind; returns its records and where its log ends.
 fn sample(dir: &Path) -> (Vec<Kept>, u64) {
     let journal = create(dir);
-    let all = super::format::every_kind();
+    let all = super::format::every_kind_and_mixed();
     for record in &all {
         commit(&journal, std::slice::from_ref(record)).unwrap();
     }
@@ -15,15 +15,7 @@ fn sample(dir: &Path) -> (Vec<Kept>, u64) {
 }
 
 fn open_bytes(bytes: &[u8]) -> Result<Opened, UpperError> {
-    // In memory where there is such a place: there are tens of thousands of these.
-    let memory = Path::new("/dev/shm");
-    let keep = if memory.is_dir() {
-        tempfile::tempdir_in(memory)
-    } else {
-        tempfile::tempdir()
-    }
-    .unwrap();
-    let dir = keep.path().join("upper");
+    let (keep, dir) = in_memory();
     std::fs::create_dir(&dir).unwrap();
     std::fs::create_dir(dir.join("data")).unwrap();
     std::fs::write(dir.join("journal"), bytes).unwrap();
@@ -189,7 +181,7 @@ fn a_newer_version_and_an_unknown_feature_are_refused_by_name() {
         })
     ));
     assert!(matches!(
-        change(&|h| h.incompatible = U32::new(1)),
+        change(&|h| h.incompatible = U32::new(2)),
         Err(UpperError::Version { .. })
     ));
     change(&|h| h.compatible = U32::new(1)).unwrap();

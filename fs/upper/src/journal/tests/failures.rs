@@ -49,7 +49,7 @@ fn after_a_failed_sync_nothing_more_is_taken_until_it_is_opened_again() {
             journal.sync_file(Ino(150)),
             commit(&journal, &batch(1)),
             journal.create_data(Ino(9)).map(drop),
-            journal.compact(&mut |_| {}),
+            journal.compact(journal.position(), &mut |_| {}),
         ] {
             assert!(
                 matches!(result, Err(UpperError::Poisoned { .. })),
@@ -147,4 +147,60 @@ fn a_batch_of_impossible_size_is_refused_whole() {
     commit(&journal, &batch(0)).unwrap();
     kill(journal);
     assert_eq!(reopen(&dir).unwrap().1, batch(0));
+}
+
+#[test]
+fn what_is_written_once_more_stays_as_sparse_as_it_was() {
+    use std::os::unix::fs::MetadataExt;
+
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(8 << 20).unwrap();
+    file.write_all_at(b"data", 3 << 20).unwrap();
+    file.write_all_at(&[0; 4096], 5 << 20).unwrap();
+    let host = crate::Host::default();
+    host.rewrite(&file, 0, 8 << 20).unwrap();
+    assert!(file.metadata().unwrap().blocks() * 512 <= 256 << 10);
+    let mut bytes = [0; 4];
+    file.read_exact_at(&mut bytes, 3 << 20).unwrap();
+    assert_eq!(&bytes, b"data");
+}
+
+#[test]
+fn what_is_written_while_a_file_is_written_once_more_is_not_lost() {
+    const SLOTS: u64 = 64;
+    let file = tempfile::tempfile().unwrap();
+    let host = crate::Host::default();
+    host.write_all_data(&file, &[0xff; 64 << 10], 0).unwrap();
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            for n in 0..200_000_u64 {
+                let slot = n % SLOTS;
+                host.write_all_data(&file, &n.to_le_bytes(), slot * 1024)
+                    .unwrap();
+                let mut there = [0; 8];
+                file.read_exact_at(&mut there, slot * 1024).unwrap();
+                assert_eq!(u64::from_le_bytes(there), n);
+            }
+        });
+        while !writer.is_finished() {
+            assert_eq!(host.rewrite(&file, 0, u64::MAX).unwrap(), 64 << 10);
+        }
+    });
+    for slot in 0..SLOTS {
+        let mut there = [0; 8];
+        file.read_exact_at(&mut there, slot * 1024).unwrap();
+        let last = 200_000 - SLOTS + slot;
+        assert_eq!(u64::from_le_bytes(there), last, "slot {slot}");
+    }
+}
+
+#[test]
+fn a_file_that_is_cut_off_meanwhile_is_not_made_longer_by_writing_it_once_more() {
+    let file = tempfile::tempfile().unwrap();
+    let host = crate::Host::default();
+    host.write_all_data(&file, &[1; 100_000], 0).unwrap();
+    host.truncate_data(&file, 70_000).unwrap();
+    assert_eq!(host.rewrite(&file, 0, 100_000).unwrap(), 70_000);
+    assert_eq!(file.metadata().unwrap().len(), 70_000);
+    crate::journal::log::rewrite(&host, &file, 0, 100_000).unwrap_err();
 }

@@ -1,10 +1,12 @@
 //! What the journal promises, tried.
 
 mod compaction;
+mod crash_points;
 mod damage;
 mod durability;
 mod failures;
 mod format;
+mod mend;
 mod random;
 mod sharing;
 
@@ -28,6 +30,7 @@ pub(super) const LOWER: JournalLower = JournalLower {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Kept {
     Node(Node),
+    Own(Ino, u64, u64),
     Entry(Ino, Vec<u8>, Ino, FileKind),
     NoEntry(Ino, Vec<u8>),
     Symlink(Ino, Vec<u8>),
@@ -40,6 +43,7 @@ impl Kept {
     pub(super) fn of(record: Record<'_>) -> Self {
         match record {
             Record::Node(node) => Self::Node(node),
+            Record::Own { ino, start, end } => Self::Own(ino, start, end),
             Record::Entry {
                 parent,
                 name,
@@ -57,6 +61,11 @@ impl Kept {
     pub(super) fn record(&self) -> Record<'_> {
         match self {
             Self::Node(node) => Record::Node(*node),
+            Self::Own(ino, start, end) => Record::Own {
+                ino: *ino,
+                start: *start,
+                end: *end,
+            },
             Self::Entry(parent, name, ino, kind) => Record::Entry {
                 parent: *parent,
                 name,
@@ -190,6 +199,19 @@ pub(super) fn put_data(journal: &Journal, ino: u64, content: &[u8], copied: bool
 
 pub(super) fn scratch() -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("upper");
+    (dir, path)
+}
+
+/// The same in memory, where there is such a place: for tests that begin anew thousands of times.
+pub(super) fn in_memory() -> (tempfile::TempDir, PathBuf) {
+    let memory = Path::new("/dev/shm");
+    let dir = if memory.is_dir() {
+        tempfile::tempdir_in(memory)
+    } else {
+        tempfile::tempdir()
+    }
+    .unwrap();
     let path = dir.path().join("upper");
     (dir, path)
 }

@@ -33,7 +33,7 @@ fn any_node() -> impl Strategy<Value = Node> {
         0..=0o7777u16,
         any::<(u32, u32, u32, u32, u32)>(),
     );
-    let rest = (0..=i64::MAX as u64, 0..3u8, time(), time(), time(), ino());
+    let rest = (0..=i64::MAX as u64, 0..4u8, time(), time(), time(), ino());
     (ids, rest).prop_map(
         |((ino, kind, perm, n), (size, content, atime, mtime, ctime, parent))| Node {
             ino,
@@ -50,6 +50,7 @@ fn any_node() -> impl Strategy<Value = Node> {
             content: match content {
                 0 => ContentSource::Lower,
                 1 if kind == FileKind::Regular => ContentSource::Data,
+                3 if kind == FileKind::Regular => ContentSource::Mixed,
                 _ => ContentSource::Zero,
             },
             atime,
@@ -65,6 +66,11 @@ fn record() -> impl Strategy<Value = Kept> {
     let target = prop::collection::vec(1..=255u8, 1..4096);
     prop_oneof![
         any_node().prop_map(Kept::Node),
+        (ino(), 0..u64::MAX, 1..u64::MAX).prop_map(|(i, start, n)| Kept::Own(
+            i,
+            start,
+            start.saturating_add(n)
+        )),
         (ino(), name(), ino(), kind()).prop_map(|(p, n, i, k)| Kept::Entry(p, n, i, k)),
         (ino(), name()).prop_map(|(p, n)| Kept::NoEntry(p, n)),
         (ino(), target).prop_map(|(i, t)| Kept::Symlink(i, t)),
@@ -109,7 +115,7 @@ proptest! {
     #[test]
     fn any_bytes_as_a_record_are_refused_or_mean_something_valid(
         bytes in prop::collection::vec(any::<u8>(), 0..200),
-        tag in 0..9u8,
+        tag in 0..10u8,
     ) {
         let mut bytes = bytes;
         if let Some(first) = bytes.first_mut() {

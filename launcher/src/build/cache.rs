@@ -1,0 +1,267 @@
+//! What steps came to before, so that a step whose input is the same is not done again.
+//!
+//! ```text
+//! builds/steps/<key>      what the step with that key came to
+//! builds/images/<id>      which steps, and which stacks of layers, image <id> was built with
+//! builds/contexts/<id>    what the files of a context look like
+//! builds/mounts/<id>/     contents of RUN --mount=type=cache
+//! builds/work/            what a build in progress writes
+//! ```
+//!
+//! A key is the digest of everything that a step depends on: the stage before it, the instruction with
+//! its variables replaced, the contents that it takes. An entry holds as long as the layer it names is
+//! in the store. Collection keeps the layers of what a listed image was built with, and drops the
+//! entries of all others. Entries are replaced by rename and not synced: one that is torn or names
+//! what is gone is no entry.
+
+use std::{
+    collections::BTreeSet,
+    fs::{self, File},
+    io::{self, Read as _},
+    path::{Path, PathBuf},
+};
+
+use pellicle_store::{Digest, Store};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use super::BuildError;
+use crate::image::{NewLayer, Record};
+
+/// Part of every key: entries of another version are never found.
+pub(super) const VERSION: &str = "pellicle build 1";
+/// No file here is as large; a larger one is not read.
+const FILE_MAX: u64 = 4 << 20;
+
+/// What a step came to.
+#[derive(Clone, Debug)]
+pub(super) struct Made {
+    /// When, RFC 3339.
+    pub(super) created: String,
+    /// The layer it added; none if it changed no file.
+    pub(super) layer: Option<NewLayer>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct StepDocument {
+    created: String,
+    layer: Option<LayerDocument>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct LayerDocument {
+    diff_id: String,
+    archive_bytes: u64,
+    content_bytes: u64,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct ImageDocument {
+    steps: Vec<String>,
+    stacks: Vec<Vec<String>>,
+}
+
+/// The entries of a store.
+#[derive(Debug)]
+pub(super) struct Cache {
+    dir: PathBuf,
+    store: Store,
+}
+
+/// The directory of builds in the store at `root`.
+pub(super) fn dir(root: &Path) -> PathBuf {
+    root.join("builds")
+}
+
+impl Cache {
+    /// The entries of `store`; makes their directories.
+    ///
+    /// # Errors
+    /// The host's.
+    pub(super) fn open(store: &Store) -> Result<Self, BuildError> {
+        let dir = dir(store.root());
+        for part in ["steps", "images", "mounts", "work"] {
+            let path = dir.join(part);
+            fs::create_dir_all(&path).map_err(BuildError::io("make", &path))?;
+        }
+        Ok(Self {
+            dir,
+            store: store.clone(),
+        })
+    }
+
+    /// What the step with `key` came to, if its layer is still there.
+    pub(super) fn find(&self, key: &Digest) -> Option<Made> {
+        let document: StepDocument = read(&self.dir.join("steps").join(key.hex()))?;
+        let layer = match document.layer {
+            None => None,
+            Some(layer) => {
+                let diff_id: Digest = layer.diff_id.parse().ok()?;
+                if !self.store.has_tree(&diff_id) {
+                    return None;
+                }
+                Some(NewLayer {
+                    diff_id,
+                    archive_bytes: layer.archive_bytes,
+                    content_bytes: layer.content_bytes,
+                })
+            }
+        };
+        Some(Made {
+            created: document.created,
+            layer,
+        })
+    }
+
+    /// Notes what the step with `key` came to.
+    ///
+    /// # Errors
+    /// The host's.
+    pub(super) fn note(&self, key: &Digest, made: &Made) -> Result<(), BuildError> {
+        let document = StepDocument {
+            created: made.created.clone(),
+            layer: made.layer.map(|l| LayerDocument {
+                diff_id: l.diff_id.to_string(),
+                archive_bytes: l.archive_bytes,
+                content_bytes: l.content_bytes,
+            }),
+        };
+        write(&self.dir.join("steps"), &key.hex(), &document)
+    }
+
+    /// Notes what image `id` was built with, so that it is kept as long as the image.
+    ///
+    /// # Errors
+    /// The host's.
+    pub(super) fn note_image(
+        &self,
+        id: &Digest,
+        steps: &BTreeSet<Digest>,
+        stacks: &[&[Digest]],
+    ) -> Result<(), BuildError> {
+        let document = ImageDocument {
+            steps: steps.iter().map(Digest::hex).collect(),
+            stacks: stacks
+                .iter()
+                .map(|s| s.iter().map(Digest::to_string).collect())
+                .collect(),
+        };
+        write(&self.dir.join("images"), &id.hex(), &document)
+    }
+}
+
+/// The stacks of layers that `records` were built with.
+pub(crate) fn stacks(root: &Path, records: &[Record]) -> Vec<Vec<Digest>> {
+    let dir = dir(root).join("images");
+    let notes = records
+        .iter()
+        .filter_map(|r| read::<ImageDocument>(&dir.join(r.id.hex())));
+    notes
+        .flat_map(|note| note.stacks)
+        .map(|stack| stack.iter().filter_map(|d| d.parse().ok()).collect())
+        .collect()
+}
+
+/// Drops the entries that none of `records` was built with. What cannot be removed stays until the next
+/// time.
+pub(crate) fn sweep(root: &Path, records: &[Record]) {
+    let dir = dir(root);
+    let listed: BTreeSet<String> = records.iter().map(|r| r.id.hex()).collect();
+    let mut wanted: BTreeSet<String> = BTreeSet::new();
+    for name in names(&dir.join("images")) {
+        let path = dir.join("images").join(&name);
+        if listed.contains(&name) {
+            wanted.extend(read::<ImageDocument>(&path).unwrap_or_default().steps);
+        } else {
+            let _ = fs::remove_file(path);
+        }
+    }
+    if wanted.is_empty() {
+        for name in names(&dir.join("contexts")) {
+            let _ = fs::remove_file(dir.join("contexts").join(name));
+        }
+    }
+    for name in names(&dir.join("steps")) {
+        if !wanted.contains(&name) {
+            let _ = fs::remove_file(dir.join("steps").join(name));
+        }
+    }
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries
+        .filter_map(|e| e.file_name().into_string().ok())
+        .collect()
+}
+
+/// A file of ours; `None` if it is missing, torn or not ours.
+fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
+    let mut text = Vec::new();
+    let file = File::open(path).ok()?;
+    file.take(FILE_MAX).read_to_end(&mut text).ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
+fn write(dir: &Path, name: &str, document: &impl Serialize) -> Result<(), BuildError> {
+    let path = dir.join(name);
+    let fail = |e: io::Error| BuildError::io("write", &path)(e);
+    let text = serde_json::to_vec(document).map_err(|e| fail(e.into()))?;
+    if fs::read(&path).is_ok_and(|old| old == text) {
+        return Ok(());
+    }
+    let file = tempfile::Builder::new()
+        .prefix(".new-")
+        .tempfile_in(dir)
+        .map_err(fail)?;
+    fs::write(file.path(), text).map_err(fail)?;
+    file.persist(&path).map_err(|e| fail(e.error))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_hold_as_long_as_their_image_and_their_layer() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let cache = Cache::open(&store).unwrap();
+        let key = |n: u8| Digest::of(&[n]);
+        let made = |layer| Made {
+            created: "2001-01-01T00:00:00Z".to_owned(),
+            layer,
+        };
+        let gone = NewLayer {
+            diff_id: key(9),
+            archive_bytes: 1,
+            content_bytes: 1,
+        };
+        cache.note(&key(1), &made(None)).unwrap();
+        cache.note(&key(2), &made(Some(gone))).unwrap();
+        cache.note(&key(3), &made(None)).unwrap();
+        assert!(cache.find(&key(1)).is_some_and(|m| m.layer.is_none()));
+        assert!(cache.find(&key(2)).is_none(), "its layer is not there");
+        let image = key(7);
+        cache
+            .note_image(&image, &[key(1)].into(), &[&[key(8)]])
+            .unwrap();
+        let record = Record {
+            manifest: key(6),
+            id: image,
+            names: Vec::new(),
+            size: 0,
+        };
+        assert_eq!(
+            stacks(dir.path(), std::slice::from_ref(&record)),
+            [vec![key(8)]]
+        );
+        sweep(dir.path(), &[record]);
+        assert!(cache.find(&key(1)).is_some());
+        assert!(cache.find(&key(3)).is_none(), "no image was built with it");
+        sweep(dir.path(), &[]);
+        assert!(cache.find(&key(1)).is_none());
+        fs::write(dir.path().join("builds/steps").join(key(4).hex()), "{").unwrap();
+        assert!(cache.find(&key(4)).is_none(), "torn");
+    }
+}

@@ -1,0 +1,76 @@
+//! `pellicle manifest`: manifests at registries.
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+
+use super::{
+    pull::reference,
+    registry_args::{TransferArgs, clearly},
+};
+use crate::{CliError, Context, interrupt, registry::Client};
+
+/// Look at manifests of a registry
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  pellicle manifest inspect debian:12")]
+pub struct ManifestArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: ManifestAction,
+}
+
+/// What to do with a manifest.
+#[derive(Subcommand, Debug)]
+pub enum ManifestAction {
+    /// Print a manifest, or the list of an image's platforms, as the registry has it
+    Inspect(InspectArgs),
+}
+
+/// Print a manifest, or the list of an image's platforms, as the registry has it
+///
+/// Nothing is put into the store.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  pellicle manifest inspect debian:12
+  pellicle manifest inspect --tls-verify=false registry.lan:5000/app | jq .layers")]
+pub struct InspectArgs {
+    /// Name of the image
+    #[arg(value_name = "NAME[:TAG][@DIGEST]")]
+    pub name: String,
+    /// How the registry is reached.
+    #[command(flatten)]
+    pub transfer: TransferArgs,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// If the registry has no such manifest.
+pub fn run(cx: &Context, args: ManifestArgs) -> Result<ExitCode, CliError> {
+    let ManifestAction::Inspect(args) = args.action;
+    let reference = reference(&args.name)?;
+    let access = args.transfer.access(interrupt::cancel_on_signals()?)?;
+    let which = match reference.digest() {
+        Some(digest) => digest.to_string(),
+        None => reference.tag().unwrap_or("latest").to_owned(),
+    };
+    let document = access
+        .registries
+        .home(&reference, access.tls_verify)
+        .and_then(|place| Client::connect(&access, place)?.manifest(&which))
+        .map_err(clearly)?;
+    // Indented, but otherwise as it is.
+    let text = match serde_json::from_slice::<serde_json::Value>(&document.bytes) {
+        Ok(value) => format!("{value:#}"),
+        Err(e) => {
+            return Err(CliError::failed(format!(
+                "the manifest of {} is no JSON",
+                reference.familiar()
+            ))
+            .because(e));
+        }
+    };
+    cx.out.line(text)?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,283 @@
+//! Images from registries into the store.
+
+use pellicle_store::{Digest, import::Progress};
+
+use super::{
+    Access, Client, RegistryError, Source,
+    choose::{Chosen, choose, sha256},
+    known::Known,
+    layers,
+};
+use crate::image::{
+    CONFIG_MAX, Image, ImageError, Images, NewImage, Platform, Reference, parse_config,
+};
+
+/// Told what becomes of the layers; called from several threads.
+pub trait Show: Sync {
+    /// A blob of `size` bytes is about to be moved.
+    fn begin(&self, blob: &Digest, size: u64) -> Box<dyn Shown + '_>;
+    /// A blob need not be moved, and why.
+    fn skip(&self, blob: &Digest, size: u64, why: &str);
+    /// The work goes on elsewhere after a failure.
+    fn warn(&self, text: &str);
+}
+
+/// A blob on its way.
+pub trait Shown: Progress {
+    /// It is there.
+    fn done(self: Box<Self>, what: &str);
+}
+
+/// When an image is pulled (`--pull`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum PullPolicy {
+    /// Whenever it is asked for
+    Always,
+    /// If it is not in the store
+    #[default]
+    Missing,
+    /// Not at all
+    Never,
+}
+
+/// An image that was pulled.
+#[derive(Clone, Debug)]
+pub struct Pulled {
+    /// The image as it is listed now.
+    pub image: NewImage,
+    /// The digest that its name stands for at the registry: of an index, or the manifest's.
+    pub digest: Digest,
+    /// Its layers, lowest first.
+    pub layers: Vec<PulledLayer>,
+}
+
+/// A layer of a pulled image.
+#[derive(Clone, Copy, Debug)]
+pub struct PulledLayer {
+    /// Digest of its blob.
+    pub blob: Digest,
+    /// Bytes of its blob.
+    pub size: u64,
+    /// Whether it came from the registry now, and not from the store.
+    pub fetched: bool,
+}
+
+/// The image called `name`, pulled if `policy` says so: what every command that starts from an image
+/// calls. `access` is asked for only if a registry is. A platform that is given must be the image's.
+///
+/// # Errors
+/// [`ImageError::NotFound`] if it may not be pulled; [`RegistryError::NotHere`] if it cannot.
+pub fn ensure(
+    images: &Images,
+    name: &str,
+    policy: PullPolicy,
+    platform: Option<&Platform>,
+    access: &dyn Fn() -> Result<Access, RegistryError>,
+    show: &dyn Show,
+) -> Result<Image, RegistryError> {
+    let name = name.strip_prefix("docker://").unwrap_or(name);
+    let here = match find(images, name) {
+        Ok(image) => Some(image).filter(|i| fits(i, platform)),
+        Err(ImageError::NotFound(_)) => None,
+        Err(e) => return Err(e.into()),
+    };
+    let may_pull = match (policy, &here) {
+        (PullPolicy::Always, _) | (PullPolicy::Missing, None) => name.parse::<Reference>().ok(),
+        _ => None,
+    };
+    let Some(reference) = may_pull else {
+        return here.ok_or_else(|| ImageError::NotFound(name.to_owned()).into());
+    };
+    let host = Platform::host();
+    let pulled = access()
+        .and_then(|access| pull(images, &access, &reference, platform.unwrap_or(&host), show))
+        .map_err(|source| match policy {
+            PullPolicy::Always => source,
+            _ => RegistryError::NotHere {
+                name: name.to_owned(),
+                source: Box::new(source),
+            },
+        })?;
+    Ok(images.resolve(&pulled.image.manifest.to_string())?)
+}
+
+fn fits(image: &Image, platform: Option<&Platform>) -> bool {
+    let architecture = image.config.architecture().to_string();
+    let variant = image.config.variant().as_deref();
+    platform.is_none_or(|p| p.takes(&architecture, variant))
+}
+
+/// The image in the store that `name` names. A digest may be that of the index it was pulled by.
+///
+/// # Errors
+/// As [`Images::resolve`].
+pub fn find(images: &Images, name: &str) -> Result<Image, ImageError> {
+    let missing = match images.resolve(name) {
+        Err(e @ ImageError::NotFound(_)) => e,
+        other => return other,
+    };
+    let by_digest = name.parse::<Reference>().ok().and_then(|r| {
+        let key = format!("{}@{}", r.repository(), r.digest()?);
+        Known::read(images.store()).pulled(&key)
+    });
+    match by_digest {
+        Some(manifest) => images.resolve(&manifest.to_string()).map_err(|e| match e {
+            ImageError::NotFound(_) => missing,
+            other => other,
+        }),
+        None => Err(missing),
+    }
+}
+
+/// Pulls an image and lists it under its name.
+///
+/// # Errors
+/// [`RegistryError`]; nothing is listed then. Layers that were complete stay in the store, so that the
+/// next try need not fetch them.
+pub fn pull(
+    images: &Images,
+    access: &Access,
+    reference: &Reference,
+    platform: &Platform,
+    show: &dyn Show,
+) -> Result<Pulled, RegistryError> {
+    // What is in the store already must stay until the image that needs it is listed.
+    let _lock = images.store().lock_shared()?;
+    let which = match (reference.digest(), reference.tag()) {
+        (Some(digest), _) => digest.to_string(),
+        (None, tag) => tag.unwrap_or("latest").to_owned(),
+    };
+    let (client, chosen) = first(access, reference, &which, platform, show)?;
+    let what = format!("the manifest {}", chosen.document.digest);
+    let config = chosen.manifest.config();
+    let id = sha256(config, &what)?;
+    let named = format!("the configuration {id}");
+    let text = match images.raw_config(&id) {
+        Ok(text) => text,
+        // Not there, or damaged.
+        Err(_) => client.small_blob(&id, config.size(), CONFIG_MAX, &named)?,
+    };
+    let (settings, diff_ids) =
+        parse_config(&text).map_err(|why| RegistryError::invalid(&named, why))?;
+    let architecture = settings.architecture().to_string();
+    if !platform.takes(&architecture, settings.variant().as_deref()) {
+        show.warn(&format!(
+            "{} is for linux/{architecture}, not {platform}",
+            reference.familiar()
+        ));
+    }
+    if diff_ids.len() != chosen.manifest.layers().len() {
+        let (layers, promised) = (chosen.manifest.layers().len(), diff_ids.len());
+        let why = format!("it has {layers} layers, and its configuration {promised}");
+        return Err(RegistryError::invalid(what, why));
+    }
+    let wanted = chosen
+        .manifest
+        .layers()
+        .iter()
+        .zip(&diff_ids)
+        .map(|(layer, diff_id)| {
+            Ok(layers::Wanted {
+                blob: sha256(layer, &what)?,
+                size: layer.size(),
+                diff_id: *diff_id,
+            })
+        });
+    let wanted = wanted.collect::<Result<Vec<_>, RegistryError>>()?;
+    let fetched = layers::fetch(images.store(), &client, &wanted, &access.cancel, show)?;
+    let mut size = 0_u64;
+    for one in &fetched {
+        size = size.saturating_add(match one.content_bytes {
+            Some(bytes) => bytes,
+            None => layers::content_bytes(images.store(), &one.diff_id)?,
+        });
+    }
+    // Flattened now, so that the first container starts as fast as the next.
+    images.store().image_tree(&diff_ids)?;
+    images.store().blobs().put(&text)?;
+    images.store().blobs().put(&chosen.document.bytes)?;
+    let image = NewImage {
+        manifest: chosen.document.digest,
+        id,
+        names: vec![reference.clone()],
+        size,
+    };
+    access
+        .cancel
+        .check()
+        .map_err(|_| RegistryError::Cancelled)?;
+    // Before it is listed: some of this says why blobs of it are not in the store.
+    remember(images, reference, &client, &chosen, &wanted, &id)?;
+    images.add(image.clone())?;
+    Ok(Pulled {
+        image,
+        digest: chosen
+            .way
+            .first()
+            .copied()
+            .unwrap_or(chosen.document.digest),
+        layers: fetched.iter().map(|f| f.layer).collect(),
+    })
+}
+
+/// The manifest from the first place that has it.
+fn first(
+    access: &Access,
+    reference: &Reference,
+    which: &str,
+    platform: &Platform,
+    show: &dyn Show,
+) -> Result<(Client, Chosen), RegistryError> {
+    let mut places = access.registries.places(reference, access.tls_verify)?;
+    let home = places.pop().ok_or_else(|| {
+        RegistryError::invalid(
+            reference.to_string(),
+            "registries.conf names no place for it",
+        )
+    })?;
+    let try_place = |access: &Access, endpoint| {
+        let client = Client::connect(access, endpoint)?;
+        let chosen = choose(&client, which, platform)?;
+        Ok((client, chosen))
+    };
+    // What was given for the registry is not for its mirrors.
+    let credentials = match &access.credentials {
+        Source::Given(_) => Source::Usual,
+        usual => usual.clone(),
+    };
+    let for_mirrors = Access {
+        credentials,
+        ..access.clone()
+    };
+    for mirror in places {
+        let name = mirror.name.clone();
+        match try_place(&for_mirrors, mirror) {
+            Err(RegistryError::Cancelled) => return Err(RegistryError::Cancelled),
+            Err(error) => show.warn(&format!("the mirror {name} is passed over: {error}")),
+            found => return found,
+        }
+    }
+    try_place(access, home)
+}
+
+fn remember(
+    images: &Images,
+    reference: &Reference,
+    client: &Client,
+    chosen: &Chosen,
+    wanted: &[layers::Wanted],
+    id: &Digest,
+) -> Result<(), RegistryError> {
+    let store = images.store();
+    Known::change(store, |known| {
+        for left in wanted.iter().filter(|w| !store.blobs().contains(&w.blob)) {
+            known.add_elsewhere(&left.blob, &left.diff_id);
+        }
+        let blobs = wanted.iter().map(|w| w.blob).chain([*id]);
+        known.add_origin(blobs, &client.endpoint.full());
+        for digest in &chosen.way {
+            let name = format!("{}@{digest}", reference.repository());
+            known.add_pulled(name, &chosen.document.digest);
+        }
+    })
+}

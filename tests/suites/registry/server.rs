@@ -1,0 +1,209 @@
+//! Debian's docker-registry on loopback.
+
+use std::{
+    fs::{self, File},
+    net::{TcpListener, TcpStream},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use pellicle_tests::{scratch, skip, wait_for};
+use tempfile::TempDir;
+
+use crate::{installed, program};
+
+pub(crate) const USER: &str = "me";
+pub(crate) const PASSWORD: &str = "s3cret-word";
+
+/// A registry; ends with the test.
+pub(crate) struct Registry {
+    child: Child,
+    dir: TempDir,
+    port: u16,
+    /// Lines of the log that were looked at.
+    seen: AtomicUsize,
+}
+
+/// A port that is free now.
+pub(crate) fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("its address").port()
+}
+
+impl Registry {
+    /// One that speaks plain HTTP and lets everyone in; `None` where it cannot be had.
+    pub(crate) fn plain(test: &str) -> Option<Self> {
+        Self::start(test, false)
+    }
+
+    /// One with a certificate of its own authority (see [`Registry::certs`]) that wants [`USER`].
+    pub(crate) fn guarded(test: &str) -> Option<Self> {
+        Self::start(test, true)
+    }
+
+    fn start(test: &str, guarded: bool) -> Option<Self> {
+        for needed in ["docker-registry", "htpasswd", "openssl"] {
+            if !installed(needed) {
+                skip(test, &format!("{needed} is not installed"));
+                return None;
+            }
+        }
+        let dir = tempfile::Builder::new()
+            .prefix("pellicle-registry-")
+            .tempdir_in(scratch())
+            .expect("temporary directory");
+        let at = |name: &str| dir.path().join(name).display().to_string();
+        let port = free_port();
+        let mut config = format!(
+            "version: 0.1\nlog: {{level: info}}\nstorage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\n",
+            at("data")
+        );
+        if guarded {
+            certificates(&at("certs"));
+            let line = program("htpasswd", &["-Bbn", USER, PASSWORD])
+                .succeeded()
+                .out();
+            fs::write(at("users"), line).expect("write");
+            config.push_str(&format!(
+                "auth: {{htpasswd: {{realm: test, path: {}}}}}\n\
+                 http: {{addr: '127.0.0.1:{port}', tls: {{certificate: {}, key: {}}}}}\n",
+                at("users"),
+                at("certs/server.pem"),
+                at("certs/server-key.pem")
+            ));
+        } else {
+            config.push_str(&format!("http: {{addr: '127.0.0.1:{port}'}}\n"));
+        }
+        fs::write(at("config.yml"), config).expect("write");
+        let log = File::create(at("log")).expect("log");
+        let child = Command::new("docker-registry")
+            .args(["serve", &at("config.yml")])
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("log"))
+            .stderr(log)
+            .spawn()
+            .expect("docker-registry");
+        let registry = Self {
+            child,
+            dir,
+            port,
+            seen: AtomicUsize::new(0),
+        };
+        wait_for("the registry", Duration::from_secs(20), || {
+            TcpStream::connect(("127.0.0.1", port)).ok()
+        });
+        Some(registry)
+    }
+
+    /// `localhost:PORT/NAME`
+    pub(crate) fn name(&self, name: &str) -> String {
+        format!("localhost:{}/{name}", self.port)
+    }
+
+    pub(crate) fn host(&self) -> String {
+        format!("localhost:{}", self.port)
+    }
+
+    /// Directory with the authority's certificate, as `--cert-dir` takes it; readable by all.
+    pub(crate) fn certs(&self) -> PathBuf {
+        self.dir.path().join("certs/ca")
+    }
+
+    /// What was asked for since the last look, as `METHOD /path STATUS`.
+    pub(crate) fn requests(&self) -> Vec<String> {
+        // The line of a request is written right after its answer.
+        std::thread::sleep(Duration::from_millis(100));
+        let text = fs::read_to_string(self.dir.path().join("log")).expect("log");
+        let all: Vec<String> = text
+            .lines()
+            .filter_map(|line| {
+                let (_, rest) = line.split_once(" \"")?;
+                let (request, rest) = rest.split_once(" HTTP/1.1\" ")?;
+                Some(format!("{request} {}", rest.split(' ').next()?))
+            })
+            .collect();
+        let before = self.seen.swap(all.len(), Ordering::Relaxed);
+        all[before..].to_vec()
+    }
+
+    /// Digests of the blobs that were fetched since the last look, without configurations.
+    pub(crate) fn blobs_got(&self) -> Vec<String> {
+        let all = self.requests();
+        let got = all
+            .iter()
+            .filter(|r| r.starts_with("GET ") && r.contains("/blobs/sha256:"));
+        got.cloned().collect()
+    }
+}
+
+/// An authority, and a certificate by it for localhost and 127.0.0.1.
+fn certificates(dir: &str) {
+    fs::create_dir_all(format!("{dir}/ca")).expect("mkdir");
+    let at = |name: &str| format!("{dir}/{name}");
+    fs::write(at("ext"), "subjectAltName=DNS:localhost,IP:127.0.0.1\n").expect("write");
+    let new = [
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+    ];
+    let (key, ca) = (at("ca-key.pem"), at("ca/ca.crt"));
+    let mut own = vec![
+        "req",
+        "-x509",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=Test CA",
+        "-keyout",
+        &key,
+        "-out",
+        &ca,
+    ];
+    own.extend(new);
+    let _ = program("openssl", &own).succeeded();
+    let (server_key, request) = (at("server-key.pem"), at("server.csr"));
+    let mut asked = vec![
+        "req",
+        "-subj",
+        "/CN=localhost",
+        "-keyout",
+        &server_key,
+        "-out",
+        &request,
+    ];
+    asked.extend(new);
+    let _ = program("openssl", &asked).succeeded();
+    let (out, ext) = (at("server.pem"), at("ext"));
+    let signed = [
+        "x509",
+        "-req",
+        "-days",
+        "2",
+        "-in",
+        &request,
+        "-CA",
+        &ca,
+        "-CAkey",
+        &key,
+        "-CAcreateserial",
+        "-extfile",
+        &ext,
+        "-out",
+        &out,
+    ];
+    let _ = program("openssl", &signed).succeeded();
+    let dirs = dir.rsplit_once('/').expect("a path").0;
+    let _ = program("chmod", &["-R", "a+rX", dirs]).succeeded();
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
