@@ -40,10 +40,12 @@ const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
 pub(super) fn compile(arch: TargetArch, rules: &BTreeMap<u32, Action>) -> BpfProgram {
     // Where each run of numbers with one action begins.
     let mut runs: Vec<(u32, Action)> = vec![(0, REFUSE)];
-    let mut begin = |from: u32, action: Action| match runs.last_mut() {
-        Some(last) if last.0 == from => last.1 = action,
-        Some(last) if last.1 == action => {}
-        _ => runs.push((from, action)),
+    let mut begin = |from: u32, action: Action| {
+        // An empty run: what was to follow the number before.
+        runs.pop_if(|last| last.0 == from);
+        if runs.last().is_none_or(|last| last.1 != action) {
+            runs.push((from, action));
+        }
     };
     for (number, action) in rules {
         begin(*number, *action);
@@ -68,9 +70,14 @@ fn search(runs: &[(u32, Action)]) -> BpfProgram {
         return leaf(*action);
     }
     let left = search(left);
-    // The left side may be longer than a conditional jump reaches.
-    let over = u32::try_from(left.len()).unwrap_or(u32::MAX);
-    let mut both = vec![code(IF_AT_LEAST, 0, 1, *border), code(JUMP, 0, 0, over)];
+    let mut both = match u8::try_from(left.len()) {
+        Ok(over) => vec![code(IF_AT_LEAST, over, 0, *border)],
+        // Farther than a conditional jump reaches.
+        Err(_) => {
+            let over = u32::try_from(left.len()).unwrap_or(u32::MAX);
+            vec![code(IF_AT_LEAST, 0, 1, *border), code(JUMP, 0, 0, over)]
+        }
+    };
     both.extend(left);
     both.extend(search(right));
     both
@@ -156,6 +163,25 @@ mod tests {
                 IF_ANY_BIT => at += jump(a & c.k != 0),
                 _ => return c.k,
             }
+        }
+    }
+
+    #[test]
+    fn runs_are_searched_and_not_numbers() {
+        let arch = std::env::consts::ARCH.try_into().unwrap();
+        let rules = |numbers: std::ops::Range<u32>| numbers.map(|n| (n, Action::Allow)).collect();
+        let one = compile(arch, &rules(0..400)).len();
+        assert_eq!(one, compile(arch, &rules(0..2)).len());
+        assert!(one < compile(arch, &rules(1..400)).len());
+    }
+
+    #[test]
+    fn a_search_reaches_farther_than_a_conditional_jump() {
+        let rules = (0..4000).map(|n| (2 * n, Action::Allow)).collect();
+        let program = compile(std::env::consts::ARCH.try_into().unwrap(), &rules);
+        for n in 0..8000 {
+            let want = [libc::SECCOMP_RET_ALLOW, errno(1)][n as usize % 2];
+            assert_eq!(run(&program, n, 0), want, "{n}");
         }
     }
 
