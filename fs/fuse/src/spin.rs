@@ -6,6 +6,10 @@
 //! on for a moment, and giving way to whoever else wants the CPU at each look, makes it a switch
 //! between two threads that both are awake. Looking that finds nothing is not kept up: it must have
 //! paid shortly before.
+//!
+//! On a busy machine the answer may leave the program waiting for this very CPU, and giving way does
+//! not bind Linux's scheduler. Then the message comes right after the look was given up: looking is
+//! what it waited for, and is left alone for a while.
 
 use std::{
     io, thread,
@@ -16,12 +20,23 @@ use std::{
 const LOOK: Duration = Duration::from_micros(100);
 /// What looking may be owed at most, in messages that came in time.
 const MOST: u32 = 16;
+/// For how many messages looking is left alone once it was in the way.
+const LEFT_ALONE: u32 = 64;
 
 /// Whether looking pays at the moment. Of one thread.
 #[derive(Debug, Default)]
 pub(crate) struct Spin {
     credit: u32,
-    asleep_since: Option<Instant>,
+    /// Messages that do not count yet.
+    left_alone: u32,
+    asleep: Option<Asleep>,
+}
+
+#[derive(Debug)]
+struct Asleep {
+    since: Instant,
+    /// After a look that found nothing.
+    looked: bool,
 }
 
 impl Spin {
@@ -32,6 +47,7 @@ impl Spin {
     /// Those of `look`.
     pub(crate) fn look(&mut self, mut look: impl FnMut() -> io::Result<bool>) -> io::Result<bool> {
         let begun = Instant::now();
+        let looked = self.credit > 0;
         while self.credit > 0 {
             if look()? {
                 self.pays();
@@ -43,13 +59,25 @@ impl Spin {
             }
             thread::yield_now();
         }
-        self.asleep_since = Some(Instant::now());
+        self.asleep = Some(Asleep {
+            since: Instant::now(),
+            looked,
+        });
         Ok(false)
     }
 
-    /// A message came. Looking pays if it has ended a short sleep.
+    /// A message came. Looking pays if it has ended a short sleep, and was in the way if it came
+    /// before that.
     pub(crate) fn came(&mut self) {
-        if self.asleep_since.take().is_some_and(|t| t.elapsed() < LOOK) {
+        let Some(asleep) = self.asleep.take().filter(|a| a.since.elapsed() < LOOK) else {
+            return;
+        };
+        if asleep.looked {
+            self.credit = 0;
+            self.left_alone = LEFT_ALONE;
+        } else if self.left_alone > 0 {
+            self.left_alone -= 1;
+        } else {
             self.pays();
         }
     }
@@ -91,6 +119,24 @@ mod tests {
         assert_eq!(spin.credit, MOST);
         let times = (0..20).filter(|_| idle(&mut spin) > 0).count();
         assert_eq!(times, 5, "16, 8, 4, 2, 1");
+    }
+
+    #[test]
+    fn looking_that_was_in_the_way_is_left_alone_for_a_while() {
+        let mut spin = Spin::default();
+        while spin.left_alone == 0 {
+            spin.credit = MOST;
+            assert!(!spin.look(|| Ok(false)).unwrap());
+            spin.came();
+        }
+        assert_eq!((spin.credit, spin.left_alone), (0, LEFT_ALONE));
+        let mut came = 0;
+        while spin.credit == 0 {
+            assert!(!spin.look(|| Ok(true)).unwrap(), "it does not look");
+            spin.came();
+            came += 1;
+        }
+        assert!(came > LEFT_ALONE, "{came}");
     }
 
     #[test]
