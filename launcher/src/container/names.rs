@@ -1,6 +1,6 @@
 //! Ids and made-up names of containers.
 
-use rand::{Rng as _, seq::IndexedRandom as _};
+use rand::{Rng, rand_core::UnwrapErr, rngs::SysRng, seq::IndexedRandom as _};
 
 use super::ContainerError;
 
@@ -79,18 +79,24 @@ const PEOPLE: &[&str] = &[
     "zermelo",
 ];
 
+/// The kernel's own: a generator in this process would first ask the processor what it can do, which
+/// takes longer in a virtual machine than all that is needed here.
+fn random() -> impl Rng {
+    UnwrapErr(SysRng)
+}
+
 /// 64 random hexadecimal digits.
 #[must_use]
 pub fn new_id() -> String {
     let mut bytes = [0_u8; 32];
-    rand::rng().fill_bytes(&mut bytes);
+    random().fill_bytes(&mut bytes);
     hex::encode(bytes)
 }
 
 /// A name as docker makes them up; from the second attempt on with a number.
 #[must_use]
 pub fn new_name(attempt: u32) -> String {
-    let mut rng = rand::rng();
+    let mut rng = random();
     let quality = QUALITIES.choose(&mut rng).copied().unwrap_or("plain");
     let person = PEOPLE.choose(&mut rng).copied().unwrap_or("euler");
     match attempt {
