@@ -15,7 +15,7 @@ use crate::{
     container::{
         ContainerError,
         background::{self, Side},
-        begin::Begin,
+        begin::{Begin, Begun},
         idmap::IdMaps,
         names,
         registry::Registry,
@@ -24,7 +24,7 @@ use crate::{
         state::State,
         supervise,
     },
-    image::Images,
+    image::{Image, ImageError},
     registry::{
         Access,
         pull::{self, PullPolicy},
@@ -72,8 +72,6 @@ pub fn run(cx: &Context, mut args: RunArgs) -> Result<ExitCode, CliError> {
     if request.tty && request.interactive && !args.detach {
         check_terminal()?;
     }
-    pull_image(cx, &args)?;
-    let request = &mut args.request;
     let maps = IdMaps::for_this_user(request.single_id)?;
     if let Some(why) = &maps.fell_back {
         cx.out.warn(format_args!(
@@ -88,40 +86,11 @@ pub fn run(cx: &Context, mut args: RunArgs) -> Result<ExitCode, CliError> {
     }
 }
 
-/// Pulls the image if that is wanted: before anything is forked, and while Ctrl-C still ends this
-/// program. One that is there costs no more than a look at the list.
-fn pull_image(cx: &Context, args: &RunArgs) -> Result<(), CliError> {
-    let wanted = match args.pull {
-        PullPolicy::Always => true,
-        PullPolicy::Missing => !Images::is_listed(cx.root()?, &args.image)?,
-        PullPolicy::Never => false,
-    };
-    if !wanted {
-        return Ok(());
-    }
-    let access = || {
-        let access = args.registry.access(Cancel::default())?;
-        Ok(Access {
-            watched: false,
-            ..access
-        })
-    };
-    let show = Bars::new(cx.out);
-    pull::ensure(&cx.images()?, &args.image, args.pull, None, &access, &show)?;
-    Ok(())
-}
-
 fn in_foreground(cx: &Context, args: &RunArgs, maps: &IdMaps) -> Result<ExitCode, CliError> {
     let request = &args.request;
-    // Before anything else: its id maps take longest.
-    let begun = Begin {
-        input: request.interactive,
-        output: true,
-        ..begin(request)
-    }
-    .fork(maps)?;
+    let (begun, image) = fork_and_find(cx, args, maps)?;
     let registry = containers::registry(cx)?;
-    let (state, spec) = describe(cx, &registry, args)?;
+    let (state, spec) = describe(&registry, args, &image)?;
     write_id_file(request, &state.id)?;
     let result = make(cx, &registry, (state, spec)).and_then(|run| {
         let run = supervise::Run {
@@ -137,9 +106,53 @@ fn in_foreground(cx: &Context, args: &RunArgs, maps: &IdMaps) -> Result<ExitCode
     result.map(containers::exit_code)
 }
 
+/// The container's process, and the image.
+///
+/// The process comes first: its id maps take longest. Where the image turns out to be missing, it is
+/// given up, the image pulled as if nothing had been forked, so that Ctrl-C ends this program, and
+/// another process forked.
+fn fork_and_find(cx: &Context, args: &RunArgs, maps: &IdMaps) -> Result<(Begun, Image), CliError> {
+    let begin = Begin {
+        input: args.request.interactive,
+        output: true,
+        ..begin(&args.request)
+    };
+    if args.pull != PullPolicy::Always {
+        let begun = begin.fork(maps)?;
+        match pull::find(&cx.images()?, &args.image) {
+            Err(ImageError::NotFound(_)) if args.pull == PullPolicy::Missing => begun.give_up()?,
+            found => return Ok((begun, found?)),
+        }
+    }
+    let image = ensure(cx, args)?;
+    Ok((begin.fork(maps)?, image))
+}
+
+/// The image, pulled if that is wanted.
+fn ensure(cx: &Context, args: &RunArgs) -> Result<Image, CliError> {
+    let access = || {
+        let access = args.registry.access(Cancel::default())?;
+        Ok(Access {
+            watched: false,
+            ..access
+        })
+    };
+    let show = Bars::new(cx.out);
+    let images = cx.images()?;
+    Ok(pull::ensure(
+        &images,
+        &args.image,
+        args.pull,
+        None,
+        &access,
+        &show,
+    )?)
+}
+
 fn in_background(cx: &Context, args: &RunArgs, maps: &IdMaps) -> Result<ExitCode, CliError> {
+    let image = ensure(cx, args)?;
     let registry = containers::registry(cx)?;
-    let (state, spec) = describe(cx, &registry, args)?;
+    let (state, spec) = describe(&registry, args, &image)?;
     // Before the fork: the other side must not be the only one that knows the file.
     write_id_file(&args.request, &state.id)?;
     match background::split()? {
@@ -175,9 +188,8 @@ fn begin(request: &Request) -> Begin {
 }
 
 /// What the container is to be.
-fn describe(cx: &Context, registry: &Registry, args: &RunArgs) -> Result<(State, Spec), CliError> {
+fn describe(registry: &Registry, args: &RunArgs, image: &Image) -> Result<(State, Spec), CliError> {
     let request = &args.request;
-    let image = pull::find(&cx.images()?, &args.image)?;
     let id = names::new_id();
     let dir = registry.dir(&id);
     let (spec, mut settings) = spec::build(&id, &dir, &image.config, request, &args.command)?;

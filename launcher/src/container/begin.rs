@@ -20,6 +20,7 @@ use super::{
     channel::{Channel, Message},
     idmap::{self, IdMaps, Writing},
     init::{self, Plan},
+    signals,
     streams::{self, Attach, Ends},
     supervise::pid_in,
 };
@@ -106,6 +107,15 @@ impl Begin {
 }
 
 impl Begun {
+    /// Kills the process; signals act on this one again.
+    ///
+    /// # Errors
+    /// None that the kernel would give for valid signals.
+    pub fn give_up(self) -> Result<(), ContainerError> {
+        drop(self);
+        signals::unblock_forwarded()
+    }
+
     /// Tells the process what it is to be. It goes on once it hears that the id maps are written.
     pub(super) fn tell(&self, plan: &Plan) -> Result<(), ContainerError> {
         // Of any length, which a packet is not.

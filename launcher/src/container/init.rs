@@ -129,7 +129,7 @@ fn build(
         filters: &filters,
         is_console: true,
     };
-    become_command(process, &identity, &place)
+    become_command(process, &identity, &command, &place)
 }
 
 /// Waits for the supervisor to say what is to be made.
@@ -248,6 +248,7 @@ fn enter_root(plan: &Plan, command: &Command) -> Result<Option<JoinHandle<()>>, 
 pub(super) fn become_command(
     process: &Process,
     identity: &Identity,
+    command: &Command,
     place: &Place<'_>,
 ) -> Result<Infallible, Failed> {
     // Fails only for the leader of a group, which a fork is not.
@@ -266,7 +267,6 @@ pub(super) fn become_command(
         process.cwd().display()
     ))?;
     caps::take_on(capabilities, identity.uid == 0).doing("set capabilities")?;
-    let command = Command::of(process, &identity.home)?;
     die_with_supervisor(place.channel)?;
     place
         .filters
@@ -420,7 +420,7 @@ fn set_limits(process: &Process) -> Result<(), Failed> {
 }
 
 /// What is executed, ready for `execve`.
-struct Command {
+pub(super) struct Command {
     name: String,
     candidates: Vec<CString>,
     args: Vec<CString>,
@@ -428,7 +428,7 @@ struct Command {
 }
 
 impl Command {
-    fn of(process: &Process, home: &str) -> Result<Self, Failed> {
+    pub(super) fn of(process: &Process, home: &str) -> Result<Self, Failed> {
         let args = process.args().clone().unwrap_or_default();
         let mut env = process.env().clone().unwrap_or_default();
         let name = args.first().cloned().unwrap_or_default();

@@ -21,7 +21,7 @@ use super::{
     attend::{self, Process, Signals},
     begin,
     channel::{Channel, Message},
-    init::{self, Place, Streams},
+    init::{self, Command, Place, Streams},
     names, passwd,
     seccomp::{self, Filters},
     spec::{assign, namespaces_of},
@@ -215,7 +215,8 @@ impl Entering<'_> {
             filters: self.filters,
             is_console: false,
         };
-        init::become_command(self.process, &identity, &place)
+        let command = Command::of(self.process, &identity.home)?;
+        init::become_command(self.process, &identity, &command, &place)
     }
 }
 

@@ -17,19 +17,32 @@ pub const FORWARDED: &[Signal] = &[
     Signal::SIGPWR,
 ];
 
+/// What the supervisor wants to hear of: [`FORWARDED`] and `SIGWINCH`.
+fn heard() -> SigSet {
+    let mut set: SigSet = FORWARDED.iter().copied().collect();
+    set.add(Signal::SIGWINCH);
+    set
+}
+
 /// Blocks what the supervisor wants to hear of through a descriptor: [`FORWARDED`] and `SIGWINCH`.
 ///
 /// # Errors
 /// None that the kernel would give for valid signals.
 pub fn block_forwarded() -> Result<SigSet, ContainerError> {
-    let mut set = SigSet::empty();
-    for signal in FORWARDED {
-        set.add(*signal);
-    }
-    set.add(Signal::SIGWINCH);
+    let set = heard();
     set.thread_block()
         .map_err(ContainerError::host("block signals"))?;
     Ok(set)
+}
+
+/// Undoes [`block_forwarded`]; what came meanwhile acts now.
+///
+/// # Errors
+/// None that the kernel would give for valid signals.
+pub fn unblock_forwarded() -> Result<(), ContainerError> {
+    heard()
+        .thread_unblock()
+        .map_err(ContainerError::host("unblock signals"))
 }
 
 /// The number of the signal that `text` names: `TERM`, `SIGTERM`, `term`, `15`, `RTMIN+3`.

@@ -25,7 +25,7 @@ mod salvage;
 pub mod save;
 mod users;
 
-use std::{collections::BTreeSet, path::Path};
+use std::collections::BTreeSet;
 
 use oci_spec::image::{ImageConfiguration, ImageManifest};
 use pellicle_store::{Collected, Digest, Roots, Store};
@@ -128,19 +128,6 @@ impl Images {
     /// As [`Images::resolve`].
     pub fn find(&self, name_or_id: &str) -> Result<Record, ImageError> {
         find_in(&self.index.read()?, name_or_id).cloned()
-    }
-
-    /// Whether the list of the store at `root` has an image that `name_or_id` names; reads nothing but
-    /// the list, and makes nothing.
-    ///
-    /// # Errors
-    /// As [`Images::resolve`], but for [`ImageError::NotFound`].
-    pub fn is_listed(root: &Path, name_or_id: &str) -> Result<bool, ImageError> {
-        match find_in(&Index::new(root).read()?, name_or_id) {
-            Ok(_) => Ok(true),
-            Err(ImageError::NotFound(_)) => Ok(false),
-            Err(e) => Err(e),
-        }
     }
 
     /// Reads the configuration of a listed image.
