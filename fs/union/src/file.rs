@@ -306,6 +306,13 @@ impl Union {
         }
     }
 
+    /// Takes no change any more: what was written is about to be removed.
+    pub fn retire(&self) {
+        if let Ok(upper) = self.upper() {
+            upper.retire();
+        }
+    }
+
     /// The whole content of `ino` as one host file of exactly the inode's size, to be read by the
     /// kernel itself while nothing changes: for a read-only union. `None` where there is no such
     /// file. See [`Union::lend`] for one that is written to.

@@ -318,6 +318,9 @@ pub trait Upper: Send + Sync {
         self.data(ino)
     }
 
+    /// Takes no change any more: what is kept is about to be removed.
+    fn retire(&self) {}
+
     /// Whether nobody changes the data files as long as this lives, so that they may be given one more
     /// name and become contents of a store. From then on they are not written to any more: see
     /// [`Upper::data_to_write`].

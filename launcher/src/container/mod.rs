@@ -50,6 +50,7 @@ pub mod request;
 pub mod root;
 pub mod seccomp;
 pub mod signals;
+mod spare;
 pub mod spec;
 pub mod state;
 mod step;

@@ -14,7 +14,8 @@
 //! so learns the code even when the directory is gone by then.
 //!
 //! A container appears by a rename of its whole directory, from a name beginning with `.new-`, and
-//! goes by a rename to `.gone-`; what is left of either after a crash is removed by [`sweep`].
+//! goes by a rename to `.gone-`; what is left of either after a crash is removed by [`sweep`]. A few that
+//! are emptied are kept as `.spare-` for containers that are removed at their end (`spare`).
 //! Reconciliation looks only at `running/`, so that its cost does not grow with what is stopped.
 //!
 //! [`sweep`]: Registry::sweep
@@ -22,9 +23,9 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Seek as _, Write as _},
-    os::unix::fs::symlink,
+    os::unix::fs::{MetadataExt as _, symlink},
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use oci_spec::runtime::Spec;
@@ -34,9 +35,12 @@ use rustix::{
 };
 
 use super::{
-    ContainerError, names,
+    ContainerError, names, spare,
     state::{self, State, Status},
 };
+
+/// The writable layer in a container's directory.
+pub(super) const UPPER: &str = "upper";
 
 /// The containers of one store.
 #[derive(Clone, Debug)]
@@ -106,7 +110,10 @@ impl Registry {
                 _ => {}
             }
         }
-        fs::create_dir(&new).map_err(ContainerError::file("make", &new))?;
+        // What a crash of the host leaves of a container that lasts must be its own.
+        if !state.settings.auto_remove || !spare::take(&self.root.join("containers"), &new) {
+            fs::create_dir(&new).map_err(ContainerError::file("make", &new))?;
+        }
         let made = self.fill(&new, &dir, state, spec);
         if made.is_err() {
             let _ = fs::remove_dir_all(&new);
@@ -125,8 +132,13 @@ impl Registry {
         let lock = open_lock(&new.join("lock"))?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive)
             .map_err(ContainerError::file("lock", new.join("lock")))?;
-        let upper = new.join("upper");
-        fs::create_dir(&upper).map_err(ContainerError::file("make", upper))?;
+        let upper = new.join(UPPER);
+        match fs::create_dir(&upper) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(ContainerError::file("make", upper)(e));
+            }
+            _ => {}
+        }
         state::write_first_json(&new.join("config.json"), spec)?;
         self.take_name(state)?;
         let done = state::write_first_json(&new.join("state.json"), state)
@@ -337,6 +349,9 @@ impl Registry {
         if let Some(code) = code {
             leave_code(&mut held.lock, code);
         }
+        if spare::keep(&self.root.join("containers"), &gone) {
+            return Ok(());
+        }
         fs::remove_dir_all(&gone).map_err(ContainerError::file("remove", gone))
     }
 
@@ -500,11 +515,16 @@ fn is_free(lock: &Path) -> bool {
     }
 }
 
-/// A directory is there for a moment before its lock is.
+/// A directory is there for a moment before its lock is. One that was taken over is as old as its name.
 fn is_old(path: &Path) -> bool {
-    fs::metadata(path)
-        .and_then(|m| m.modified())
-        .is_ok_and(|t| t.elapsed().is_ok_and(|age| age > Duration::from_secs(10)))
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    match (now, fs::metadata(path)) {
+        (Ok(now), Ok(meta)) => {
+            let changed = u64::try_from(meta.ctime()).unwrap_or(0);
+            now.as_secs().saturating_sub(changed) > 10
+        }
+        _ => false,
+    }
 }
 
 fn entries(dir: &Path) -> Result<Vec<String>, ContainerError> {

@@ -114,7 +114,11 @@ pub fn run(
         );
     }
     if forget {
-        // Nobody will ever read what it wrote: no time is spent on closing it in good order.
+        // Nobody will ever read what it wrote: no time is spent on closing it in good order. A mount that
+        // somebody outside still looks into must not write where another container may be by then.
+        if let Some(union) = &live.union {
+            union.retire();
+        }
         registry.remove(held, &id, Some(&state.name), Some(code))?;
         std::mem::forget(live);
         tracing::debug!("removed");

@@ -13,7 +13,8 @@ use rustix::{
 use super::io_error;
 use crate::{UpperError, host::open_at};
 
-const NAME: &str = "lock";
+/// What it is called in the upper.
+pub(super) const NAME: &str = "lock";
 
 /// Held for as long as it lives.
 #[derive(Debug)]

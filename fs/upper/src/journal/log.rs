@@ -17,6 +17,9 @@ use crate::{
     host::{Host, Op, no_space},
 };
 
+/// Up to here a log that begins without room is written as any file is. Blocks that were given away
+/// have to be taken back, which some disks are told at once: longer than a short container's start.
+const SMALL: u64 = 16 << 10;
 /// The first piece of room that a log gets; small, for most containers never need more.
 pub(super) const FIRST_ROOM: u64 = 256 << 10;
 const LARGEST_STEP: u64 = 16 << 20;
@@ -39,6 +42,9 @@ pub(super) struct Log {
     pub(super) file: Arc<File>,
     medium: Option<Medium>,
     allocated: u64,
+    /// It began without room and has none yet: no blocks are promised behind `allocated`, and frames are
+    /// written there.
+    small: bool,
     pub(super) end: u64,
     /// Sequence number of the last frame.
     pub(super) last_seq: u64,
@@ -89,6 +95,7 @@ impl Log {
             file,
             medium: None,
             allocated,
+            small: false,
             end: at.end,
             last_seq: at.last_seq,
             chain: at.chain,
@@ -102,6 +109,13 @@ impl Log {
             released: 0,
             slot: at.slot,
         })
+    }
+
+    /// Lets the log, which is new and has no room, go without as long as it is small and nothing is to be
+    /// set aside.
+    pub(super) fn begin_small(mut self) -> Self {
+        self.small = true;
+        self
     }
 
     /// Makes the log go the way of file systems whose mappings are not to be relied on.
@@ -130,6 +144,9 @@ impl Log {
 
     fn put(&mut self, host: &Host, op: Op, at: u64, bytes: &[u8]) -> io::Result<()> {
         let file = Arc::clone(&self.file);
+        if self.small {
+            return host.write_all(op, &file, bytes, at);
+        }
         match self.medium(host)? {
             Medium::Mapped(map) => host.trip(op).and_then(|()| map.write(at, bytes)),
             Medium::Written => host.write_all(op, &file, bytes, at),
@@ -138,6 +155,9 @@ impl Log {
 
     fn publish(&mut self, host: &Host, op: Op, at: u64, word: u64) -> io::Result<()> {
         let file = Arc::clone(&self.file);
+        if self.small {
+            return host.write_all(op, &file, &word.to_le_bytes(), at);
+        }
         match self.medium(host)? {
             Medium::Mapped(map) => host.trip(op).and_then(|()| map.publish(at, word)),
             Medium::Written => host.write_all(op, &file, &word.to_le_bytes(), at),
@@ -153,7 +173,9 @@ impl Log {
         copied: bool,
     ) -> io::Result<()> {
         let length = frame.len() as u64;
-        self.find_room(host, length + self.reserved)?;
+        if !self.stays_small(length) {
+            self.find_room(host, length + self.reserved)?;
+        }
         let seq = self.last_seq + 1;
         let chain = format::seal_frame(frame, records, seq, self.chain);
         let (word, rest) = frame
@@ -180,6 +202,11 @@ impl Log {
             offset: self.end,
             chain: self.chain,
         }
+    }
+
+    /// Whether a frame of `length` bytes needs no room.
+    fn stays_small(&self, length: u64) -> bool {
+        self.small && self.reserved == 0 && self.end + length <= SMALL
     }
 
     /// Sees to it that there are `length` bytes of room behind the end.
@@ -225,19 +252,20 @@ impl Log {
 
     fn grow_to(&mut self, host: &Host, length: u64) -> io::Result<()> {
         let before = self.allocated;
-        let grown =
-            host.allocate(&self.file, before, length - before)
-                .and_then(|()| match &mut self.medium {
-                    Some(Medium::Mapped(map)) => map.extend(length),
-                    _ => Ok(()),
-                });
+        let grown = host
+            .allocate(&self.file, before, length.saturating_sub(before))
+            .and_then(|()| match &mut self.medium {
+                Some(Medium::Mapped(map)) => map.extend(length),
+                _ => Ok(()),
+            });
         if let Err(error) = grown {
             // What was allocated before the host ran out would otherwise fill the disk for good.
             // Where even that fails the blocks stay, past the end, and hurt nobody else.
-            let _ = host.truncate(&self.file, before);
+            let _ = host.truncate(&self.file, before.max(self.end));
             return Err(error);
         }
         self.allocated = length;
+        self.small = false;
         Ok(())
     }
 

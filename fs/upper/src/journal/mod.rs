@@ -460,6 +460,10 @@ impl Upper for Journal {
         }
     }
 
+    fn retire(&self) {
+        self.shared.poisoned.store(true, Ordering::SeqCst);
+    }
+
     fn data(&self, ino: Ino) -> Result<Arc<File>, UpperError> {
         self.shared.files.get(ino)
     }

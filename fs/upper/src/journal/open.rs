@@ -79,6 +79,22 @@ impl Journal {
         Ok(Self::with(shared, None))
     }
 
+    /// Removes the upper in `dir`, which nobody uses any more, but not its directories: [`Journal::create`]
+    /// takes them. `Ok(false)`, with nothing changed, if there is content in it.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn clear_out(dir: &Path) -> io::Result<bool> {
+        if std::fs::read_dir(dir.join(DATA))?.next().is_some() {
+            return Ok(false);
+        }
+        let opened = open_dir(dir)?;
+        for name in [LOG, NEW, lock::NAME] {
+            Host::plain().remove(&opened, name)?;
+        }
+        Ok(true)
+    }
+
     /// Opens the upper in `dir` for writing. [`crate::Upper::replay`] comes next.
     ///
     /// # Errors
@@ -226,7 +242,10 @@ impl Shared {
     /// Writes a log without frames and gives it its name, which it has only when it is whole.
     fn first_log(&self) -> io::Result<Log> {
         let file = self.host.create(Op::CreateLog, &self.dir, NEW)?;
-        self.host.allocate(&file, 0, FIRST_ROOM)?;
+        let small = self.access == Access::Volatile;
+        if !small {
+            self.host.allocate(&file, 0, FIRST_ROOM)?;
+        }
         let header = new_header(&self.lower, 1, 1)?;
         let session = SessionWord::new(self.boot, false);
         let page = format::header_page(header, session, 0);
@@ -244,7 +263,8 @@ impl Shared {
             flushed: HEADER_LEN,
             slot: 0,
         };
-        Log::new(Arc::new(file), end, Some(FIRST_ROOM))
+        let log = Log::new(Arc::new(file), end, Some(FIRST_ROOM))?;
+        Ok(if small { log.begin_small() } else { log })
     }
 
     /// Replays the log, mends its tail, and makes ready for commits.

@@ -1,6 +1,7 @@
 //! Hosts that say no.
 
 use super::*;
+use crate::journal::format::HEADER_LEN;
 
 #[test]
 fn a_full_disk_refuses_the_commit_and_changes_nothing_and_goes_on_once_there_is_room() {
@@ -33,6 +34,75 @@ fn a_full_disk_refuses_the_commit_and_changes_nothing_and_goes_on_once_there_is_
         kill(journal);
         assert_eq!(reopen(&dir).unwrap().1, kept);
     }
+}
+
+#[test]
+fn a_small_volatile_log_has_no_blocks_and_gets_room_when_it_grows_or_something_is_set_aside() {
+    let (_keep, dir) = scratch();
+    let (options, faults) = with_faults();
+    let options = JournalOptions {
+        volatile: true,
+        ..options
+    };
+    let journal = Journal::create(&dir, LOWER, options.clone()).unwrap();
+    assert!(faults.arm("journal::allocate::enospc", u32::MAX));
+    let mut kept = Vec::new();
+    let mut i = 0;
+    while commit(&journal, &batch(i)).is_ok() {
+        assert_eq!(journal.stats().log_allocated, HEADER_LEN);
+        kept.extend(batch(i));
+        i += 1;
+    }
+    let small = journal.stats().log_bytes;
+    assert!((12 << 10..=16 << 10).contains(&small), "{small}");
+    let full = |e: UpperError| errno(Err(e)) == Some(libc::ENOSPC);
+    assert!(full(journal.reserve().unwrap_err()));
+    // What a refused growth gives back is nothing that was written.
+    faults.clear();
+    journal.reserve().unwrap();
+    journal.release();
+    assert!(journal.stats().log_allocated > small);
+    for i in i..2 * i {
+        commit(&journal, &batch(i)).unwrap();
+        kept.extend(batch(i));
+    }
+    kill(journal);
+    assert_eq!(reopen(&dir).unwrap().1, kept);
+
+    let (_keep, dir) = scratch();
+    let journal = Journal::create(&dir, LOWER, options).unwrap();
+    for point in ["append::enospc", "append::short"] {
+        assert!(faults.arm(&format!("journal::{point}"), 1));
+        assert!(full(commit(&journal, &batch(0)).unwrap_err()));
+    }
+    commit(&journal, &batch(1)).unwrap();
+    kill(journal);
+    assert_eq!(reopen(&dir).unwrap().1, batch(1));
+}
+
+#[test]
+fn what_is_retired_takes_no_change() {
+    let (_keep, dir) = scratch();
+    let journal = create(&dir);
+    journal.retire();
+    assert!(commit(&journal, &batch(0)).is_err());
+    assert!(journal.create_data(Ino(9)).is_err());
+    assert!(data_names(&dir).is_empty());
+}
+
+#[test]
+fn what_is_cleared_out_can_be_made_anew_and_content_is_not_cleared_out() {
+    let (_keep, dir) = scratch();
+    let journal = create(&dir);
+    commit(&journal, &batch(0)).unwrap();
+    journal.close().unwrap();
+    assert!(Journal::clear_out(&dir).unwrap());
+    let journal = create(&dir);
+    assert!(journal.create_data(Ino(9)).is_ok());
+    kill(journal);
+    assert!(!Journal::clear_out(&dir).unwrap());
+    assert!(reopen(&dir).unwrap().1.is_empty());
+    assert!(Journal::clear_out(&dir.join("none")).is_err());
 }
 
 #[test]
