@@ -18,8 +18,9 @@ use std::{
 
 use rustix::fs::{Advice, Mode, OFlags, fadvise};
 
-/// What is asked for of one file at most, bytes. Of a larger one most is not needed at first.
-const BYTES_MAX: u64 = 640 << 10;
+/// What is asked for of one file at most, bytes: glibc's whole C library. Of a larger file most is not
+/// needed at first.
+const BYTES_MAX: u64 = 2 << 20;
 
 /// Bytes asked for at once: of more, the kernel takes no notice (`force_page_cache_ra`).
 const PIECE: u64 = 128 << 10;
@@ -45,6 +46,9 @@ fn program<'a>(candidates: impl IntoIterator<Item = &'a Path>) {
         return;
     };
     let _ = ask_for(&loader);
+    // What glibc's loader looks for before the first library (ld.so(8)).
+    let _ = fs::symlink_metadata("/etc/ld.so.preload");
+    let _ = ask_for(Path::new("/etc/ld.so.cache"));
     // By its own path: what a program names is usually a link to it.
     if let Ok(real) = fs::canonicalize(&loader)
         && let Some(dir) = real.parent()
