@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nix::mount::{MntFlags, umount2};
@@ -189,9 +189,14 @@ impl Overlay {
     pub fn remount(&mut self) {
         unmount(&self.at());
         let mut server = self.server.take().expect("mounted");
-        let ended = wait_for("the server to end", Duration::from_secs(20), || {
+        // It flushes what was written, and takes back what was removed: on a busy disk that takes a while.
+        let begun = Instant::now();
+        let ended = wait_for("the server to end", Duration::from_secs(180), || {
             server.try_wait().expect("wait")
         });
+        if begun.elapsed() > Duration::from_secs(10) {
+            eprintln!("the server took {:?} to end", begun.elapsed());
+        }
         assert!(ended.success(), "the server ended with {ended}");
         self.mount();
     }

@@ -95,7 +95,7 @@ fn run(
         .args(["-S", &seed.to_string(), "-N", &operations.to_string(), "-P"])
         .arg(overlay.path("."))
         .arg(file)
-        .limit(Duration::from_secs(900))
+        .limit(Duration::from_secs(if full() { 3600 } else { 900 }))
         .run();
     assert_eq!(done.code(), 0, "fsx with seed {seed}, {way}: {done}");
 }

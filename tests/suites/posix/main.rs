@@ -1,7 +1,7 @@
 //! What a file system promises, by the suites that others are judged by: on a mount whose files lie
 //! in lower directories, over each kind of writable layer and with each way to open files.
 //!
-//! `PELLICLE_TEST_FULL=1` runs all of it, which takes half an hour.
+//! `PELLICLE_TEST_FULL=1` runs all of it, which takes an hour or more.
 
 mod fsx;
 mod oracle;
