@@ -16,6 +16,7 @@ use crate::{
         ContainerError, signals,
         state::{State, Status},
     },
+    events::{self, Event},
 };
 
 /// Send a signal to running containers
@@ -56,6 +57,8 @@ pub fn run(cx: &Context, args: KillArgs) -> Result<ExitCode, CliError> {
             doing: format!("send a signal to {name}"),
             source,
         })?;
+        let event = Event::container("kill", &state).with("signal", signal.to_string());
+        events::note(registry.root(), &[event]);
         if signal == libc::SIGKILL {
             // What follows in a script finds it stopped.
             let _ = watch.wait_until(Instant::now() + Duration::from_secs(10));

@@ -5,12 +5,17 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 
 use super::{
-    pull::reference,
+    image_arg,
     registry_args::{TransferArgs, clearly},
 };
-use crate::{CliError, Context, interrupt, registry::Client};
+use crate::{
+    CliError, Context,
+    image::{Location, Reference, load},
+    interrupt,
+    registry::Client,
+};
 
-/// Look at manifests of a registry
+/// Look at manifests of a registry or a layout
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   pellicle manifest inspect debian:12")]
@@ -33,9 +38,10 @@ pub enum ManifestAction {
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   pellicle manifest inspect debian:12
+  pellicle manifest inspect oci:DIR:TAG
   pellicle manifest inspect --tls-verify=false registry.lan:5000/app | jq .layers")]
 pub struct InspectArgs {
-    /// Name of the image
+    /// Name of the image, also docker://NAME, oci:DIR:TAG or oci-archive:FILE:TAG
     #[arg(value_name = "NAME[:TAG][@DIGEST]")]
     pub name: String,
     /// How the registry is reached.
@@ -49,7 +55,28 @@ pub struct InspectArgs {
 /// If the registry has no such manifest.
 pub fn run(cx: &Context, args: ManifestArgs) -> Result<ExitCode, CliError> {
     let ManifestAction::Inspect(args) = args.action;
-    let reference = reference(&args.name)?;
+    let images = cx.images()?;
+    let bytes = match image_arg::location(&images, &args.name)? {
+        Location::File(at) => {
+            let cancel = interrupt::cancel_on_signals()?;
+            load::document(&at, images.store().root(), &cancel)?
+        }
+        Location::Name(name) => at_registry(&args, &name)?,
+    };
+    // Indented, but otherwise as it is.
+    let text = match serde_json::from_slice::<serde_json::Value>(&bytes) {
+        Ok(value) => format!("{value:#}"),
+        Err(e) => {
+            let what = format!("the manifest of {} is no JSON", args.name);
+            return Err(CliError::failed(what).because(e));
+        }
+    };
+    cx.out.line(text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn at_registry(args: &InspectArgs, name: &str) -> Result<Vec<u8>, CliError> {
+    let reference: Reference = name.parse()?;
     let access = args.transfer.access(interrupt::cancel_on_signals()?)?;
     let which = match reference.digest() {
         Some(digest) => digest.to_string(),
@@ -60,17 +87,5 @@ pub fn run(cx: &Context, args: ManifestArgs) -> Result<ExitCode, CliError> {
         .home(&reference, access.tls_verify)
         .and_then(|place| Client::connect(&access, place)?.manifest(&which))
         .map_err(clearly)?;
-    // Indented, but otherwise as it is.
-    let text = match serde_json::from_slice::<serde_json::Value>(&document.bytes) {
-        Ok(value) => format!("{value:#}"),
-        Err(e) => {
-            return Err(CliError::failed(format!(
-                "the manifest of {} is no JSON",
-                reference.familiar()
-            ))
-            .because(e));
-        }
-    };
-    cx.out.line(text)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(document.bytes)
 }

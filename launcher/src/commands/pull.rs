@@ -5,15 +5,18 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
-use super::registry_args::{Bars, TransferArgs, clearly};
+use super::{
+    image_arg,
+    registry_args::{Bars, TransferArgs, clearly},
+};
 use crate::{
     CliError, Context,
-    image::{Platform, Reference},
+    image::{FileLocation, Images, Location, NewImage, Platform, Reference},
     interrupt,
     registry::pull::{Pulled, pull},
 };
 
-/// Pull images from a registry
+/// Pull images from a registry, a layout or an archive
 ///
 /// Layers arrive several at once and are unpacked on the way; one that is in the store is not fetched.
 /// After a cut a layer goes on where it was. An image is listed when all of it is there and every digest
@@ -29,6 +32,7 @@ use crate::{
   pellicle pull debian:12
   pellicle pull --platform linux/arm64 quay.io/user/tool:1.0
   pellicle pull --tls-verify=false registry.lan:5000/app
+  pellicle pull oci:DIR:TAG docker-archive:saved.tar
   pellicle pull --format json -q debian@sha256:<64 digits>")]
 pub struct PullArgs {
     /// The machine to choose an image for, where there is a choice [default: this one]
@@ -40,7 +44,7 @@ pub struct PullArgs {
     /// How to print what was pulled
     #[arg(long, value_enum, default_value_t)]
     pub format: PullFormat,
-    /// Names of images, also as docker://NAME
+    /// Names of images, also docker://NAME, oci:DIR:TAG, oci-archive:FILE:TAG or docker-archive:FILE:NAME
     #[arg(required = true, value_name = "NAME[:TAG][@DIGEST]")]
     pub names: Vec<String>,
     /// How registries are reached.
@@ -64,26 +68,73 @@ pub enum PullFormat {
 /// The first image that could not be pulled; those before it are there.
 pub fn run(cx: &Context, args: PullArgs) -> Result<ExitCode, CliError> {
     let out = cx.out.quiet_if(args.quiet);
-    let references = args.names.iter().map(|n| reference(n));
-    let references = references.collect::<Result<Vec<_>, _>>()?;
+    let froms = args.names.iter().map(|n| From::parse(n));
+    let froms = froms.collect::<Result<Vec<_>, _>>()?;
     let images = cx.images()?;
     let access = args.transfer.access(interrupt::cancel_on_signals()?)?;
     let platform = args.platform.unwrap_or_else(Platform::host);
     let show = Bars::new(out);
-    for reference in &references {
-        let pulled = pull(&images, &access, reference, &platform, &show)
-            .map_err(|e| clearly(e).context(format!("cannot pull {}", reference.familiar())))?;
+    for from in &froms {
+        let (id, told) = match from {
+            From::Registry(reference) => {
+                let pulled = pull(&images, &access, reference, &platform, &show).map_err(|e| {
+                    clearly(e).context(format!("cannot pull {}", reference.familiar()))
+                })?;
+                (pulled.image.id, told(reference, &pulled))
+            }
+            From::File(at) => {
+                let options = image_arg::Options {
+                    named: true,
+                    platform: platform.clone(),
+                    shown: !args.quiet,
+                    cancel: access.cancel.clone(),
+                };
+                let read = image_arg::read(cx, &images, at, options)
+                    .map_err(|e| e.context(format!("cannot pull {at}")))?;
+                (read.id, told_of_file(&images, at, &read)?)
+            }
+        };
         match args.format {
-            PullFormat::Id => cx.out.line(pulled.image.id)?,
-            PullFormat::Json => cx.out.line(told(reference, &pulled))?,
+            PullFormat::Id => cx.out.line(id)?,
+            PullFormat::Json => cx.out.line(told)?,
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// A name as it is given to registries' commands.
-pub(super) fn reference(text: &str) -> Result<Reference, CliError> {
-    Ok(text.strip_prefix("docker://").unwrap_or(text).parse()?)
+/// Where an image is pulled from.
+enum From {
+    Registry(Reference),
+    File(FileLocation),
+}
+
+impl From {
+    fn parse(text: &str) -> Result<Self, CliError> {
+        Ok(match Location::parse(text)? {
+            Location::Name(name) => Self::Registry(name.parse()?),
+            Location::File(at) => Self::File(at),
+        })
+    }
+}
+
+fn told_of_file(
+    images: &Images,
+    at: &FileLocation,
+    read: &NewImage,
+) -> Result<serde_json::Value, CliError> {
+    let manifest = images.manifest(&read.manifest)?;
+    let layers = manifest
+        .layers()
+        .iter()
+        .map(|l| json!({"Digest": l.digest().to_string(), "Size": l.size()}));
+    Ok(json!({
+        "Name": at.to_string(),
+        "Id": read.id.to_string(),
+        "Digest": read.manifest.to_string(),
+        "Manifest": read.manifest.to_string(),
+        "Size": read.size,
+        "Layers": layers.collect::<Vec<_>>(),
+    }))
 }
 
 fn told(reference: &Reference, pulled: &Pulled) -> serde_json::Value {

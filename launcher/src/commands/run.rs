@@ -7,7 +7,7 @@ use oci_spec::runtime::Spec;
 use pellicle_store::import::Cancel;
 
 use super::{
-    containers,
+    containers, image_arg,
     registry_args::{Bars, RegistryArgs},
 };
 use crate::{
@@ -24,7 +24,7 @@ use crate::{
         state::State,
         supervise,
     },
-    image::Images,
+    image::{Images, Location},
     registry::{
         Access,
         pull::{self, PullPolicy},
@@ -53,7 +53,7 @@ pub struct RunArgs {
     /// What the container is to be.
     #[command(flatten)]
     pub request: Request,
-    /// Name or id of the image
+    /// Name or id of the image, also docker://NAME, oci:DIR:TAG, oci-archive:FILE:TAG or docker-archive:FILE:NAME
     pub image: String,
     /// The command and its arguments [default: the image's]
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -72,7 +72,7 @@ pub fn run(cx: &Context, mut args: RunArgs) -> Result<ExitCode, CliError> {
     if request.tty && request.interactive && !args.detach {
         check_terminal()?;
     }
-    pull_image(cx, &args)?;
+    pull_image(cx, &mut args)?;
     let request = &mut args.request;
     let maps = IdMaps::for_this_user(request.single_id)?;
     if let Some(why) = &maps.fell_back {
@@ -89,8 +89,18 @@ pub fn run(cx: &Context, mut args: RunArgs) -> Result<ExitCode, CliError> {
 }
 
 /// Pulls the image if that is wanted: before anything is forked, and while Ctrl-C still ends this
-/// program. One that is there costs no more than a look at the list.
-fn pull_image(cx: &Context, args: &RunArgs) -> Result<(), CliError> {
+/// program. One that is there costs no more than a look at the list, and one of a layout or an archive goes
+/// by its id.
+fn pull_image(cx: &Context, args: &mut RunArgs) -> Result<(), CliError> {
+    match Location::parse(&args.image) {
+        Ok(Location::Name(name)) => args.image = name,
+        _ => {
+            args.image = image_arg::open(cx, &cx.images()?, &args.image)?
+                .id
+                .to_string();
+            return Ok(());
+        }
+    }
     let wanted = match args.pull {
         PullPolicy::Always => true,
         PullPolicy::Missing => !Images::is_listed(cx.root()?, &args.image)?,
@@ -177,7 +187,7 @@ fn begin(request: &Request) -> Begin {
 /// What the container is to be.
 fn describe(cx: &Context, registry: &Registry, args: &RunArgs) -> Result<(State, Spec), CliError> {
     let request = &args.request;
-    let image = pull::find(&cx.images()?, &args.image)?;
+    let image = cx.images()?.resolve(&args.image)?;
     let id = names::new_id();
     let dir = registry.dir(&id);
     let (spec, mut settings) = spec::build(&id, &dir, &image.config, request, &args.command)?;

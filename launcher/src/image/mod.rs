@@ -11,11 +11,13 @@
 
 mod assemble;
 pub mod changes;
+mod collect;
 mod derive;
 mod document;
 mod error;
 mod index;
 pub mod load;
+mod location;
 mod own_layers;
 mod platform;
 mod publish;
@@ -23,20 +25,23 @@ mod reference;
 mod remove;
 mod salvage;
 pub mod save;
+pub mod space;
 mod users;
 
 use std::{collections::BTreeSet, path::Path};
 
 use oci_spec::image::{ImageConfiguration, ImageManifest};
-use pellicle_store::{Collected, Digest, Roots, Store};
+use pellicle_store::{Digest, Roots, Store};
 
 pub use assemble::Blob;
 pub use changes::{ChangeError, Settings};
+pub use collect::Collection;
 pub use derive::{Derivation, NewLayer};
 pub use document::{CONFIG_MAX, MANIFEST_MAX, parse_config, parse_manifest};
 pub use error::ImageError;
 use index::Index;
 pub use index::Record;
+pub use location::{FileKind, FileLocation, Location, LocationError, Pick};
 pub use platform::Platform;
 pub(crate) use platform::choose_platform;
 pub use publish::{Description, total_size};
@@ -44,6 +49,11 @@ pub use reference::{Reference, familiar};
 pub use remove::Removed;
 pub use salvage::Salvaged;
 pub use users::{ContainerUse, container_uses};
+
+use crate::{
+    events::{self, Event},
+    registry,
+};
 
 /// One image of the store, with its configuration read.
 #[derive(Clone, Debug)]
@@ -114,7 +124,8 @@ impl Images {
 
     /// The image that `name_or_id` names: a reference (`debian`, `debian:12`,
     /// `localhost/x@sha256:...`), an id or a unique start of one. A name without a registry also
-    /// finds an image of that name at `localhost`, if docker.io has none here.
+    /// finds an image of that name at `localhost`, if docker.io has none here. A digest may be that of
+    /// the manifest or of the index that the image was pulled by.
     ///
     /// # Errors
     /// [`ImageError::NotFound`], [`ImageError::Ambiguous`], [`ImageError::BadReference`], or damage.
@@ -127,7 +138,8 @@ impl Images {
     /// # Errors
     /// As [`Images::resolve`].
     pub fn find(&self, name_or_id: &str) -> Result<Record, ImageError> {
-        find_in(&self.index.read()?, name_or_id).cloned()
+        let records = self.index.read()?;
+        find_pulled(&records, self.store.root(), name_or_id).cloned()
     }
 
     /// Whether the list of the store at `root` has an image that `name_or_id` names; reads nothing but
@@ -136,7 +148,7 @@ impl Images {
     /// # Errors
     /// As [`Images::resolve`], but for [`ImageError::NotFound`].
     pub fn is_listed(root: &Path, name_or_id: &str) -> Result<bool, ImageError> {
-        match find_in(&Index::new(root).read()?, name_or_id) {
+        match find_pulled(&Index::new(root).read()?, root, name_or_id) {
             Ok(_) => Ok(true),
             Err(ImageError::NotFound(_)) => Ok(false),
             Err(e) => Err(e),
@@ -205,7 +217,7 @@ impl Images {
     pub fn tag(&self, name_or_id: &str, name: &Reference) -> Result<(), ImageError> {
         let lock = self.index.lock()?;
         let mut records = lock.read()?;
-        let found = find_in(&records, name_or_id)?.clone();
+        let found = find_pulled(&records, self.store.root(), name_or_id)?.clone();
         add_to(
             &mut records,
             NewImage {
@@ -215,7 +227,10 @@ impl Images {
                 size: found.size,
             },
         );
-        lock.write(records)
+        lock.write(records)?;
+        let tagged = Event::image("tag", &found.id, name.tagged().as_deref());
+        events::note(self.store.root(), &[tagged]);
+        Ok(())
     }
 
     /// The manifest of an image.
@@ -262,27 +277,6 @@ impl Images {
         }
         Ok(roots)
     }
-
-    /// Removes from the store what neither a listed image nor one of the `more` stacks of layers
-    /// (those of containers) needs.
-    ///
-    /// # Errors
-    /// [`pellicle_store::StoreError::Busy`] while a container runs, something is mounted or an
-    /// import is in flight; damage of an image, since what it needs cannot be known.
-    pub fn collect(&self, more: Vec<Vec<Digest>>, dry_run: bool) -> Result<Collected, ImageError> {
-        let lock = self.index.lock()?;
-        let records = lock.read()?;
-        let mut roots = self.roots(&records)?;
-        roots.stacks.extend(more);
-        roots
-            .stacks
-            .extend(crate::build::kept(self.store.root(), &records));
-        let collected = self.store.collect(&roots, dry_run)?;
-        if !dry_run {
-            crate::build::sweep(self.store.root(), &records);
-        }
-        Ok(collected)
-    }
 }
 
 /// Puts an image into the list, taking its names from whoever has them.
@@ -309,6 +303,26 @@ fn add_to(records: &mut Vec<Record>, image: NewImage) {
         names: all.into_iter().collect(),
         size,
     });
+}
+
+/// As [`find_in`]; a name by digest may also be one that an image was pulled by, which the list does
+/// not have. Nothing but the list is read for any other name.
+fn find_pulled<'a>(
+    records: &'a [Record],
+    root: &Path,
+    text: &str,
+) -> Result<&'a Record, ImageError> {
+    let missing = match find_in(records, text) {
+        Err(e @ ImageError::NotFound(_)) if text.contains('@') => e,
+        other => return other,
+    };
+    let reference: Reference = text.parse()?;
+    let local = reference.at_localhost();
+    let pulled = [Some(reference), local].into_iter().flatten();
+    pulled
+        .filter_map(|r| registry::pulled_as(root, &r))
+        .find_map(|manifest| records.iter().find(|r| r.manifest == manifest))
+        .ok_or(missing)
 }
 
 fn find_in<'a>(records: &'a [Record], text: &str) -> Result<&'a Record, ImageError> {

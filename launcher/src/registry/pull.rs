@@ -8,6 +8,7 @@ use super::{
     known::Known,
     layers,
 };
+use crate::events::{self, Event};
 use crate::image::{
     CONFIG_MAX, Image, ImageError, Images, NewImage, Platform, Reference, parse_config,
 };
@@ -75,8 +76,7 @@ pub fn ensure(
     access: &dyn Fn() -> Result<Access, RegistryError>,
     show: &dyn Show,
 ) -> Result<Image, RegistryError> {
-    let name = name.strip_prefix("docker://").unwrap_or(name);
-    let here = match find(images, name) {
+    let here = match images.resolve(name) {
         Ok(image) => Some(image).filter(|i| fits(i, platform)),
         Err(ImageError::NotFound(_)) => None,
         Err(e) => return Err(e.into()),
@@ -105,28 +105,6 @@ fn fits(image: &Image, platform: Option<&Platform>) -> bool {
     let architecture = image.config.architecture().to_string();
     let variant = image.config.variant().as_deref();
     platform.is_none_or(|p| p.takes(&architecture, variant))
-}
-
-/// The image in the store that `name` names. A digest may be that of the index it was pulled by.
-///
-/// # Errors
-/// As [`Images::resolve`].
-pub fn find(images: &Images, name: &str) -> Result<Image, ImageError> {
-    let missing = match images.resolve(name) {
-        Err(e @ ImageError::NotFound(_)) => e,
-        other => return other,
-    };
-    let by_digest = name.parse::<Reference>().ok().and_then(|r| {
-        let key = format!("{}@{}", r.repository(), r.digest()?);
-        Known::read(images.store()).pulled(&key)
-    });
-    match by_digest {
-        Some(manifest) => images.resolve(&manifest.to_string()).map_err(|e| match e {
-            ImageError::NotFound(_) => missing,
-            other => other,
-        }),
-        None => Err(missing),
-    }
 }
 
 /// Pulls an image and lists it under its name.
@@ -209,6 +187,8 @@ pub fn pull(
     // Before it is listed: some of this says why blobs of it are not in the store.
     remember(images, reference, &client, &chosen, &wanted, &id)?;
     images.add(image.clone())?;
+    let pulled = Event::image("pull", &image.id, Some(&reference.to_string()));
+    events::note(images.store().root(), &[pulled]);
     Ok(Pulled {
         image,
         digest: chosen

@@ -14,6 +14,7 @@ use super::{
     pull::Show,
     upload::{Along, Content, How},
 };
+use crate::events::{self, Event};
 use crate::image::{Image, Images, Reference, parse_manifest};
 
 /// What was pushed.
@@ -40,7 +41,7 @@ pub struct PushedBlob {
 
 /// What is to be done for one blob.
 #[derive(Clone, Copy, Debug)]
-enum Piece {
+pub(super) enum Piece {
     /// It is in the store as it is to be.
     Kept(Digest, u64),
     /// It is the layer of that diff id, which is to be compressed.
@@ -102,6 +103,8 @@ pub fn push(
     if let Err(error) = noted {
         tracing::warn!(%error, "what was pushed is not remembered");
     }
+    let event = Event::image("push", &image.id, Some(&to.to_string()));
+    events::note(store.root(), &[event]);
     Ok(Pushed {
         digest: Digest::of(&sent),
         size: sent.len() as u64,
@@ -109,7 +112,7 @@ pub fn push(
     })
 }
 
-fn pieces(
+pub(super) fn pieces(
     store: &Store,
     known: &Known,
     image: &Image,
@@ -204,7 +207,7 @@ impl Work<'_> {
 }
 
 /// The manifest with what its layers became; as it is, to the byte, if none was made.
-fn with_made(
+pub(super) fn with_made(
     text: &[u8],
     kind: &str,
     made: &[(Piece, PushedBlob)],
