@@ -4,6 +4,8 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
+use serde_json::json;
+
 use super::{
     image_arg,
     registry_args::{TransferArgs, clearly},
@@ -44,6 +46,9 @@ pub struct InspectArgs {
     /// Name of the image, also docker://NAME, oci:DIR:TAG or oci-archive:FILE:TAG
     #[arg(value_name = "NAME[:TAG][@DIGEST]")]
     pub name: String,
+    /// What refers to it instead: signatures, lists of contents, attestations
+    #[arg(long)]
+    pub referrers: bool,
     /// How the registry is reached.
     #[command(flatten)]
     pub transfer: TransferArgs,
@@ -57,6 +62,9 @@ pub fn run(cx: &Context, args: ManifestArgs) -> Result<ExitCode, CliError> {
     let ManifestAction::Inspect(args) = args.action;
     let images = cx.images()?;
     let bytes = match image_arg::location(&images, &args.name)? {
+        Location::File(_) if args.referrers => {
+            return Err(CliError::usage("--referrers is for registries"));
+        }
         Location::File(at) => {
             let cancel = interrupt::cancel_on_signals()?;
             load::document(&at, images.store().root(), &cancel)?
@@ -82,10 +90,18 @@ fn at_registry(args: &InspectArgs, name: &str) -> Result<Vec<u8>, CliError> {
         Some(digest) => digest.to_string(),
         None => reference.tag().unwrap_or("latest").to_owned(),
     };
-    let document = access
-        .registries
-        .home(&reference, access.tls_verify)
-        .and_then(|place| Client::connect(&access, place)?.manifest(&which))
+    let place = access.registries.home(&reference, access.tls_verify);
+    let client = place
+        .and_then(|place| Client::connect(&access, place))
         .map_err(clearly)?;
-    Ok(document.bytes)
+    let document = client.manifest(&which).map_err(clearly)?;
+    if !args.referrers {
+        return Ok(document.bytes);
+    }
+    let referrers = client.referrers(&document.digest).map_err(clearly)?;
+    Ok(serde_json::to_vec(&json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.index.v1+json",
+        "manifests": referrers,
+    }))?)
 }

@@ -37,6 +37,7 @@ pub mod rm;
 pub mod rmi;
 pub mod run;
 pub mod save;
+pub mod search;
 pub mod start;
 pub mod stop;
 pub mod store;
@@ -93,6 +94,8 @@ pub enum Command {
     Pull(pull::PullArgs),
     /// Push an image to a registry, a layout or an archive
     Push(push::PushArgs),
+    /// Search registries for images
+    Search(search::SearchArgs),
     /// Log in to a registry
     Login(login::LoginArgs),
     /// Log out of a registry
@@ -169,6 +172,7 @@ pub fn run(cx: &Context, command: Command) -> Result<ExitCode, CliError> {
         Command::Import(args) => import::run(cx, args),
         Command::Pull(args) => pull::run(cx, args),
         Command::Push(args) => push::run(cx, args),
+        Command::Search(args) => search::run(cx, args),
         Command::Login(args) => login::run(cx, args),
         Command::Logout(args) => logout::run(cx, args),
         Command::Manifest(args) => manifest::run(cx, args),

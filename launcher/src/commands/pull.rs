@@ -13,7 +13,10 @@ use crate::{
     CliError, Context,
     image::{FileLocation, Images, Location, NewImage, Platform, Reference},
     interrupt,
-    registry::pull::{Pulled, pull},
+    registry::{
+        Access, Carried,
+        pull::{Pulled, Wanted, pull_named, tags},
+    },
 };
 
 /// Pull images from a registry, a layout or an archive
@@ -38,6 +41,12 @@ pub struct PullArgs {
     /// The machine to choose an image for, where there is a choice [default: this one]
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     pub platform: Option<Platform>,
+    /// All tags of the repositories
+    #[arg(short, long)]
+    pub all_tags: bool,
+    /// Also what refers to the images: signatures, lists of contents, attestations
+    #[arg(long, visible_alias = "all")]
+    pub referrers: bool,
     /// Print nothing but the images' ids
     #[arg(short, long)]
     pub quiet: bool,
@@ -74,13 +83,20 @@ pub fn run(cx: &Context, args: PullArgs) -> Result<ExitCode, CliError> {
     let access = args.transfer.access(interrupt::cancel_on_signals()?)?;
     let platform = args.platform.unwrap_or_else(Platform::host);
     let show = Bars::new(out);
+    let wanted = Wanted {
+        platform: &platform,
+        referrers: args.referrers,
+    };
+    let froms = match args.all_tags {
+        true => all_tags(&access, froms)?,
+        false => froms,
+    };
     for from in &froms {
         let (id, told) = match from {
-            From::Registry(reference) => {
-                let pulled = pull(&images, &access, reference, &platform, &show).map_err(|e| {
-                    clearly(e).context(format!("cannot pull {}", reference.familiar()))
-                })?;
-                (pulled.image.id, told(reference, &pulled))
+            From::Registry(name) => {
+                let (reference, pulled) = pull_named(&images, &access, name, &wanted, &show)
+                    .map_err(|e| clearly(e).context(format!("cannot pull {name}")))?;
+                (pulled.image.id, told(&reference, &pulled))
             }
             From::File(at) => {
                 let options = image_arg::Options {
@@ -104,17 +120,59 @@ pub fn run(cx: &Context, args: PullArgs) -> Result<ExitCode, CliError> {
 
 /// Where an image is pulled from.
 enum From {
-    Registry(Reference),
+    Registry(String),
     File(FileLocation),
 }
 
 impl From {
     fn parse(text: &str) -> Result<Self, CliError> {
         Ok(match Location::parse(text)? {
-            Location::Name(name) => Self::Registry(name.parse()?),
+            Location::Name(name) => {
+                // What is no name is refused before anything is pulled.
+                name.parse::<Reference>()?;
+                Self::Registry(name)
+            }
             Location::File(at) => Self::File(at),
         })
     }
+}
+
+/// A name for each tag of the repositories.
+fn all_tags(access: &Access, froms: Vec<From>) -> Result<Vec<From>, CliError> {
+    let mut all = Vec::new();
+    for from in froms {
+        let From::Registry(name) = from else {
+            return Err(CliError::usage("--all-tags is for registries"));
+        };
+        let bad = |e| clearly(e).context(format!("cannot list the tags of {name}"));
+        let candidates = access.registries.candidates(&name).map_err(bad)?;
+        let Some(reference) = candidates.first() else {
+            continue;
+        };
+        if name.contains('@') || reference.tag() != Some("latest") || name.ends_with(":latest") {
+            return Err(
+                CliError::usage(format!("{name} is one tag, and --all-tags wants all")).with_hint(
+                    format!("give the name alone: {}", reference.familiar_repository()),
+                ),
+            );
+        }
+        for tag in tags(access, reference).map_err(bad)? {
+            let named = format!("{}:{tag}", reference.repository());
+            // It is put together of what the registry says.
+            named.parse::<Reference>()?;
+            all.push(From::Registry(named));
+        }
+    }
+    Ok(all)
+}
+
+/// What came or went along, as JSON has it.
+pub(super) fn carried(one: &Carried) -> serde_json::Value {
+    json!({
+        "Digest": one.digest.to_string(),
+        "Subject": one.subject.to_string(),
+        "ArtifactType": one.artifact_type,
+    })
 }
 
 fn told_of_file(
@@ -152,5 +210,6 @@ fn told(reference: &Reference, pulled: &Pulled) -> serde_json::Value {
         "Manifest": pulled.image.manifest.to_string(),
         "Size": pulled.image.size,
         "Layers": layers.collect::<Vec<_>>(),
+        "Referrers": pulled.referrers.iter().map(carried).collect::<Vec<_>>(),
     })
 }

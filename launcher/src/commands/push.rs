@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{
     image_arg,
     import::image_name,
-    pull::PullFormat,
+    pull::{PullFormat, carried},
     push_file,
     registry_args::{Bars, TransferArgs, clearly},
 };
@@ -46,6 +46,9 @@ pub struct PushArgs {
     /// How hard to try: 0 to 9 for gzip [default: 6], 1 to 22 for zstd [default: 3]
     #[arg(long, value_name = "LEVEL")]
     pub compression_level: Option<u32>,
+    /// Also push what refers to the image and is in the store (`pull --referrers`): signatures, lists of contents
+    #[arg(long, visible_alias = "all")]
+    pub referrers: bool,
     /// Also write the digest to a file
     #[arg(long, value_name = "FILE")]
     pub digestfile: Option<PathBuf>,
@@ -91,12 +94,24 @@ pub fn run(cx: &Context, args: PushArgs) -> Result<ExitCode, CliError> {
             }
         },
     };
+    if args.referrers && matches!(to, To::File(_)) {
+        return Err(CliError::usage("--referrers is for registries")
+            .with_hint("`skopeo copy` or `oras copy` carry them from a registry into a layout"));
+    }
     let image = image_arg::open(cx, &images, &args.image)?;
     let access = args.transfer.access(interrupt::cancel_on_signals()?)?;
     let show = Bars::new(out);
     let pushed = match &to {
-        To::Registry(to) => push(&images, &access, &image, to, compression, &show)
-            .map_err(|e| clearly(e).context(format!("cannot push {}", to.familiar())))?,
+        To::Registry(to) => push(
+            &images,
+            &access,
+            &image,
+            to,
+            compression,
+            args.referrers,
+            &show,
+        )
+        .map_err(|e| clearly(e).context(format!("cannot push {}", to.familiar())))?,
         To::File(at) => push_file::push(
             &images,
             &image,
@@ -160,5 +175,6 @@ fn told(to: &To, pushed: &Pushed) -> serde_json::Value {
         "Digest": pushed.digest.to_string(),
         "Size": pushed.size,
         "Blobs": blobs.collect::<Vec<_>>(),
+        "Referrers": pushed.referrers.iter().map(carried).collect::<Vec<_>>(),
     })
 }

@@ -95,5 +95,6 @@ fn saved(images: &Images, image: &Image, path: &Path, ship: &Ship<'_>) -> Result
         digest: image.manifest,
         size: images.raw_manifest(&image.manifest)?.len() as u64,
         blobs: Vec::new(),
+        referrers: Vec::new(),
     })
 }

@@ -61,6 +61,8 @@ impl Images {
             records.retain(|r| !without(r));
         }
         let mut roots = self.roots(&records)?;
+        let (referring, subjects) = self.referring(&records)?;
+        roots.blobs.extend(referring);
         roots.stacks.extend(what.more.iter().cloned());
         let root = self.store().root();
         if !what.builds {
@@ -75,6 +77,7 @@ impl Images {
         if !what.dry_run {
             let built_with: &[Record] = if what.builds { &[] } else { &records };
             crate::build::sweep(root, built_with);
+            self.sweep_referrers(&subjects);
         }
         Ok(collected)
     }

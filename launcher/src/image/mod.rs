@@ -22,6 +22,7 @@ mod own_layers;
 mod platform;
 mod publish;
 mod reference;
+mod referrers;
 mod remove;
 mod salvage;
 pub mod save;
@@ -45,7 +46,8 @@ pub use location::{FileKind, FileLocation, Location, LocationError, Pick};
 pub use platform::Platform;
 pub(crate) use platform::choose_platform;
 pub use publish::{Description, total_size};
-pub use reference::{Reference, familiar};
+pub use reference::{Reference, familiar, short_name, split_domain};
+pub use referrers::Referrer;
 pub use remove::Removed;
 pub use salvage::Salvaged;
 pub use users::{ContainerUse, container_uses};
@@ -306,23 +308,43 @@ fn add_to(records: &mut Vec<Record>, image: NewImage) {
 }
 
 /// As [`find_in`]; a name by digest may also be one that an image was pulled by, which the list does
-/// not have. Nothing but the list is read for any other name.
+/// not have, and a short name what registries.conf makes of it. Nothing but the list is read for a name that
+/// is in it.
 fn find_pulled<'a>(
     records: &'a [Record],
     root: &Path,
     text: &str,
 ) -> Result<&'a Record, ImageError> {
     let missing = match find_in(records, text) {
-        Err(e @ ImageError::NotFound(_)) if text.contains('@') => e,
+        Err(e @ ImageError::NotFound(_)) => e,
         other => return other,
     };
-    let reference: Reference = text.parse()?;
-    let local = reference.at_localhost();
-    let pulled = [Some(reference), local].into_iter().flatten();
-    pulled
-        .filter_map(|r| registry::pulled_as(root, &r))
-        .find_map(|manifest| records.iter().find(|r| r.manifest == manifest))
+    let mut meant = meant(text);
+    meant.extend(
+        text.parse::<Reference>()
+            .ok()
+            .and_then(|r| r.at_localhost()),
+    );
+    meant
+        .iter()
+        .find_map(|reference| {
+            find_reference(records, reference).or_else(|| {
+                let manifest = registry::pulled_as(root, reference)?;
+                records.iter().find(|r| r.manifest == manifest)
+            })
+        })
         .ok_or(missing)
+}
+
+/// The names that `text` may stand for: its own, or what registries.conf makes of a short one.
+fn meant(text: &str) -> Vec<Reference> {
+    let own: Option<Reference> = text.parse().ok();
+    let mut all = match short_name(text) {
+        Some(_) => registry::stand_for(text),
+        None => Vec::new(),
+    };
+    all.extend(own.filter(|own| !all.contains(own)));
+    all
 }
 
 fn find_in<'a>(records: &'a [Record], text: &str) -> Result<&'a Record, ImageError> {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use pellicle_store::Digest;
 
-use super::{ImageError, Images, Record, Reference, familiar, find_pulled, short_id};
+use super::{ImageError, Images, Record, Reference, familiar, find_pulled, meant, short_id};
 use crate::{
     events::{self, Event},
     registry,
@@ -133,11 +133,9 @@ fn named(record: &Record, text: &str) -> Option<String> {
     if reference.digest().is_some() {
         return None;
     }
-    [Some(reference.clone()), reference.at_localhost()]
-        .into_iter()
-        .flatten()
-        .filter_map(|r| r.tagged())
-        .find(|name| record.names.contains(name))
+    let is_its = |r: &Reference| r.tagged().filter(|name| record.names.contains(name));
+    let own = is_its(&reference).or_else(|| is_its(&reference.at_localhost()?));
+    own.or_else(|| meant(text).iter().find_map(is_its))
 }
 
 #[cfg(test)]

@@ -79,6 +79,7 @@ pub fn push_to_layout(
         digest,
         size,
         blobs,
+        referrers: Vec::new(),
     })
 }
 

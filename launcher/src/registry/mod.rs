@@ -18,12 +18,16 @@ mod http;
 mod known;
 mod layers;
 pub mod layout;
+mod lists;
 pub mod login;
 pub(crate) mod media_type;
 mod proxy;
 pub mod pull;
 pub mod push;
+mod referrers;
 mod retry;
+pub mod search;
+mod short_names;
 mod tls;
 mod upload;
 
@@ -42,6 +46,8 @@ pub use config::{Endpoint, Registries};
 pub use content::{Blob, Document};
 pub use credentials::{Credentials, Secret, Source, login_file};
 pub use error::{RegistryError, TransportError};
+pub use lists::Found;
+pub use referrers::Carried;
 pub use retry::Retry;
 pub use upload::How;
 
@@ -64,6 +70,12 @@ pub(crate) fn pulled_key(reference: &Reference) -> Option<String> {
         reference.repository(),
         reference.digest()?
     ))
+}
+
+/// The names that a short name stands for by `registries.conf`; none if that says nothing or makes no sense.
+pub(crate) fn stand_for(short: &str) -> Vec<Reference> {
+    let found = Registries::load().and_then(|registries| registries.candidates(short));
+    found.unwrap_or_default()
 }
 
 /// By manifest, the names by digest that its image was pulled by.

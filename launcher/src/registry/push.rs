@@ -12,6 +12,7 @@ use super::{
     known::{Known, Made},
     media_type,
     pull::Show,
+    referrers::{self, Carried},
     upload::{Along, Content, How},
 };
 use crate::events::{self, Event};
@@ -26,6 +27,8 @@ pub struct Pushed {
     pub size: u64,
     /// Layers, lowest first, then the configuration.
     pub blobs: Vec<PushedBlob>,
+    /// What refers to it and went along.
+    pub referrers: Vec<Carried>,
 }
 
 /// A blob of a pushed image.
@@ -61,6 +64,7 @@ pub fn push(
     image: &Image,
     to: &Reference,
     compression: Compression,
+    referrers: bool,
     show: &dyn Show,
 ) -> Result<Pushed, RegistryError> {
     let store = images.store();
@@ -105,11 +109,35 @@ pub fn push(
     }
     let event = Event::image("push", &image.id, Some(&to.to_string()));
     events::note(store.root(), &[event]);
+    let referrers = match referrers {
+        true => carry(images, &client, image, &Digest::of(&sent), show)?,
+        false => Vec::new(),
+    };
     Ok(Pushed {
+        referrers,
         digest: Digest::of(&sent),
         size: sent.len() as u64,
         blobs,
     })
+}
+
+/// Sends along what refers to the image, as far as it refers to what is there now.
+fn carry(
+    images: &Images,
+    client: &Client,
+    image: &Image,
+    sent: &Digest,
+    show: &dyn Show,
+) -> Result<Vec<Carried>, RegistryError> {
+    for subject in images.subjects(&image.manifest) {
+        let others = images.referrers(&subject)?.len();
+        if subject != *sent && others > 0 {
+            show.warn(&format!(
+                "{others} that refer to {subject} do not go along: it is not what was pushed"
+            ));
+        }
+    }
+    referrers::push(images, client, sent, show)
 }
 
 pub(super) fn pieces(

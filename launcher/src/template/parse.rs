@@ -64,7 +64,7 @@ pub(super) enum Term {
 /// What ended a list of nodes.
 enum End {
     Template,
-    End,
+    Block,
     /// `else`, and the rest of its action: `if ...`.
     Else(Vec<(Token, usize)>, usize),
 }
@@ -79,7 +79,7 @@ pub(super) fn parse(pieces: &[Piece]) -> Result<Vec<Node>, TemplateError> {
     let (nodes, end) = parser.nodes()?;
     match end {
         (End::Template, _) => Ok(nodes),
-        (End::End, at) => Err(syntax(at, "{{end}} ends nothing")),
+        (End::Block, at) => Err(syntax(at, "{{end}} ends nothing")),
         (End::Else(..), at) => Err(syntax(at, "{{else}} belongs to nothing")),
     }
 }
@@ -109,7 +109,7 @@ impl Parser<'_> {
             };
             let rest = tokens.get(1..).unwrap_or_default();
             match word {
-                "end" if rest.is_empty() => return Ok((nodes, (End::End, at))),
+                "end" if rest.is_empty() => return Ok((nodes, (End::Block, at))),
                 "else" => return Ok((nodes, (End::Else(rest.to_vec(), at), at))),
                 "if" | "with" | "range" => nodes.push(self.block(word, rest, at)?),
                 "break" | "continue" if rest.is_empty() => {
@@ -146,12 +146,12 @@ impl Parser<'_> {
         self.loops -= is_loop;
         let otherwise = match end {
             End::Template => return Err(syntax(at, format!("{{{{{word}}}}} has no {{{{end}}}}"))),
-            End::End => Vec::new(),
+            End::Block => Vec::new(),
             End::Else(rest, else_at) => match rest.first() {
                 None => {
                     let (nodes, (end, _)) = self.nodes()?;
                     match end {
-                        End::End => nodes,
+                        End::Block => nodes,
                         _ => return Err(syntax(else_at, "{{else}} has no {{end}}")),
                     }
                 }

@@ -38,6 +38,16 @@ pub(super) fn describe(cx: &Context, name: &str) -> Result<Value, CliError> {
             })
         })
         .collect();
+    let mut referrers = Vec::new();
+    for subject in images.subjects(&image.manifest) {
+        let all = images.referrers(&subject)?.into_iter();
+        referrers.extend(all.map(|r| {
+            json!({
+                "Digest": r.digest, "ArtifactType": r.artifact_type, "Size": r.size,
+                "Subject": subject.to_string(), "Annotations": r.annotations,
+            })
+        }));
+    }
     Ok(json!({
         "Id": image.id.to_string(),
         "RepoTags": names,
@@ -52,6 +62,7 @@ pub(super) fn describe(cx: &Context, name: &str) -> Result<Value, CliError> {
         "Config": member("config"),
         "RootFS": { "Type": "layers", "Layers": diff_ids },
         "Layers": layers,
+        "Referrers": referrers,
         "History": member("history"),
     }))
 }
