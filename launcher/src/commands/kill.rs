@@ -53,12 +53,13 @@ pub fn run(cx: &Context, args: KillArgs) -> Result<ExitCode, CliError> {
             .as_ref()
             .and_then(|p| p.open())
             .ok_or_else(not_running)?;
+        // Before its end is told of.
+        let event = Event::container("kill", &state).with("signal", signal.to_string());
+        events::note(registry.root(), &[event]);
         send_signal(pidfd.as_fd(), signal).map_err(|source| ContainerError::Host {
             doing: format!("send a signal to {name}"),
             source,
         })?;
-        let event = Event::container("kill", &state).with("signal", signal.to_string());
-        events::note(registry.root(), &[event]);
         if signal == libc::SIGKILL {
             // What follows in a script finds it stopped.
             let _ = watch.wait_until(Instant::now() + Duration::from_secs(10));

@@ -6,10 +6,7 @@ use clap::{Args, Subcommand};
 
 use serde_json::json;
 
-use super::{
-    image_arg,
-    registry_args::{TransferArgs, clearly},
-};
+use super::registry_args::{TransferArgs, clearly};
 use crate::{
     CliError, Context,
     image::{Location, Reference, load},
@@ -60,14 +57,14 @@ pub struct InspectArgs {
 /// If the registry has no such manifest.
 pub fn run(cx: &Context, args: ManifestArgs) -> Result<ExitCode, CliError> {
     let ManifestAction::Inspect(args) = args.action;
-    let images = cx.images()?;
-    let bytes = match image_arg::location(&images, &args.name)? {
+    let bytes = match Location::parse(&args.name)? {
         Location::File(_) if args.referrers => {
             return Err(CliError::usage("--referrers is for registries"));
         }
         Location::File(at) => {
             let cancel = interrupt::cancel_on_signals()?;
-            load::document(&at, images.store().root(), &cancel)?
+            // A compressed archive is unpacked there; no store is needed.
+            load::document(&at, &std::env::temp_dir(), &cancel)?
         }
         Location::Name(name) => at_registry(&args, &name)?,
     };

@@ -83,10 +83,11 @@ pub(super) fn stop(
     }
     let watch = registry.watch(&state.id)?;
     if let Some(pidfd) = state.process.as_ref().and_then(|p| p.open()) {
-        // It may end by itself at any moment, which is what is wanted.
-        let _ = send_signal(pidfd.as_fd(), signal);
+        // Before its end is told of.
         let event = Event::container("kill", state).with("signal", signal.to_string());
         events::note(registry.root(), &[event]);
+        // It may end by itself at any moment, which is what is wanted.
+        let _ = send_signal(pidfd.as_fd(), signal);
         let deadline = Instant::now() + Duration::from_secs(u64::from(seconds));
         if signal != libc::SIGKILL && !crate::container::registry::ended_by(&pidfd, deadline) {
             let _ = send_signal(pidfd.as_fd(), libc::SIGKILL);

@@ -39,12 +39,12 @@ fn lists_print_what_a_template_says() {
         assert!(!format(&["info"], "{{.Host.Kernel}}").is_empty());
         assert!(format(&["store", "df"], "{{.Type}}").contains("blobs"));
 
-        s.cmd([
-            "run", "--name", "web", "-l", "app=x", "tools", "sh", "-c", "exit 3",
-        ])
-        .run()
-        .exited(3)
-        .out();
+        let _ = s
+            .cmd([
+                "run", "--name", "web", "-l", "app=x", "tools", "sh", "-c", "exit 3",
+            ])
+            .run()
+            .exited(3);
         assert_eq!(
             format(
                 &["ps", "-a"],
@@ -65,24 +65,24 @@ fn lists_print_what_a_template_says() {
 fn inspect_tells_of_images_and_containers_and_of_parts_of_them() {
     let s = TestStore::with_tools(Who::Root);
     let inspect = |name: &str, format: &str| s.cmd(["inspect", "-f", format, name]).ok();
-    s.cmd([
-        "run",
-        "--name",
-        "web",
-        "-e",
-        "A=1",
-        "-m",
-        "64m",
-        "-v",
-        "/tmp:/host:ro",
-        "tools",
-        "sh",
-        "-c",
-        "exit 4",
-    ])
-    .run()
-    .exited(4)
-    .out();
+    let _ = s
+        .cmd([
+            "run",
+            "--name",
+            "web",
+            "-e",
+            "A=1",
+            "-m",
+            "64m",
+            "-v",
+            "/tmp:/host:ro",
+            "tools",
+            "sh",
+            "-c",
+            "exit 4",
+        ])
+        .run()
+        .exited(4);
     assert_eq!(
         inspect(
             "web",
@@ -159,7 +159,7 @@ fn the_longer_names_are_the_same_commands() {
     for who in Who::all() {
         let s = TestStore::with_tools(who);
         let run = s.cmd(["container", "run", "--rm", "tools", "sh", "-c", "exit 7"]);
-        let _ = run.run().exited(7).out();
+        let _ = run.run().exited(7);
         s.cmd(["container", "run", "--rm", "--memory", "nonsense", "tools"])
             .run()
             .failed_clearly(125, &["nonsense"]);

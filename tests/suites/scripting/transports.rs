@@ -52,7 +52,7 @@ fn a_pushed_layout_keeps_its_other_tags_and_is_read_by_all_commands() {
         assert_eq!(id(&t, "layout:a"), id(&s, "tools"));
         t.cmd(["pull", &at])
             .run()
-            .failed_clearly(1, &["2 images", "there are a, b"]);
+            .failed_clearly(1, &["2 images", "there are b, a"]);
         t.cmd(["pull", &format!("{at}:none")])
             .run()
             .failed_clearly(1, &["no image none"]);
