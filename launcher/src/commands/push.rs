@@ -31,8 +31,8 @@ use crate::{
 /// that were made here, or imported uncompressed, are compressed on the way. Prints the digest of the
 /// manifest.
 ///
-/// oci:DIR[:TAG] adds it to an OCI layout, which is made if it is not there; oci-archive:FILE[:TAG] and
-/// docker-archive:FILE[:NAME] make an archive.
+/// oci:DIR:TAG adds it to an OCI layout, which is made if it is not there; oci-archive:FILE:TAG and
+/// docker-archive:FILE:NAME make an archive.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   pellicle push quay.io/user/tool:1.0

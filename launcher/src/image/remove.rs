@@ -4,7 +4,11 @@ use std::path::Path;
 
 use pellicle_store::Digest;
 
-use super::{ImageError, Images, Record, Reference, familiar, find_pulled, meant, short_id};
+use super::{
+    ImageError, Images, Record, Reference, familiar,
+    find::{find_pulled, meant},
+    short_id,
+};
 use crate::{
     events::{self, Event},
     registry,
@@ -161,7 +165,7 @@ mod tests {
         force: bool,
         users: &dyn Fn(&Digest) -> Vec<String>,
     ) -> Result<Removed, ImageError> {
-        let found = super::super::find_in(list, text)?.clone();
+        let found = super::super::find::find_in(list, text)?.clone();
         remove_from(list, &found, text, force, users)
     }
 
