@@ -55,7 +55,6 @@ pub enum ImageCommand {
     /// Mount an image, a layer or an archive, read-only
     Mount(mount::MountArgs),
     /// Unmount what `mount` mounted
-    #[command(visible_alias = "unmount")]
     Umount(umount::UmountArgs),
 }
 

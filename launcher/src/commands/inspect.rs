@@ -96,7 +96,7 @@ fn describe(cx: &Context, name: &str, kind: Option<Kind>) -> Result<Value, CliEr
         None if image::is_missing(cx, name) => CliError::failed(
             ImageError::NotFound(name.to_owned()).to_string() + ", and no container of that name",
         )
-        .with_hint("`pellicle images` and `pellicle ps -a` list what there is"),
+        .with_hint("`pellicle images` and `pellicle ps -a` list what there is; `pellicle pull`, `pellicle load` and `pellicle import` add images"),
         _ => e,
     })
 }

@@ -1,5 +1,7 @@
 //! What `pellicle inspect` tells about a container.
 
+use std::path::Path;
+
 use oci_spec::runtime::{Mount, Spec};
 use serde_json::{Map, Value, json};
 
@@ -35,7 +37,7 @@ pub(super) fn describe(registry: &Registry, id: &str) -> Result<Value, CliError>
         "Driver": "pellicle",
         "Config": config(&state, &spec),
         "HostConfig": host_config(&state, &spec),
-        "Mounts": mounts(&spec),
+        "Mounts": mounts(&spec, &dir),
         "RootFS": {"Type": "layers", "Layers": state.diff_ids},
     }))
 }
@@ -96,10 +98,11 @@ fn host_config(state: &State, spec: &Spec) -> Value {
     })
 }
 
-/// Those from the host; what every container has is left out.
-fn mounts(spec: &Spec) -> Vec<Value> {
+/// Those from the host; what every container has, files of its own directory among it, is left out.
+fn mounts(spec: &Spec, dir: &Path) -> Vec<Value> {
     let all = spec.mounts().iter().flatten();
-    all.filter(|m| is_bind(m)).map(mount).collect()
+    let own = |m: &Mount| m.source().as_ref().is_some_and(|s| s.starts_with(dir));
+    all.filter(|m| is_bind(m) && !own(m)).map(mount).collect()
 }
 
 fn is_bind(mount: &Mount) -> bool {
