@@ -40,10 +40,11 @@ pub struct Referrer {
 }
 
 impl Images {
-    /// What is known here to refer to `subject`.
+    /// What is known here to refer to `subject`. A list that is damaged is as good as none: the registry has
+    /// it.
     ///
     /// # Errors
-    /// If the list cannot be read.
+    /// The host's.
     pub fn referrers(&self, subject: &Digest) -> Result<Vec<Referrer>, ImageError> {
         let path = self.referrers_file(subject);
         let text = match fs::read(&path) {
@@ -51,10 +52,10 @@ impl Images {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(e) => return Err(ImageError::io("read", &path)(e)),
         };
-        serde_json::from_slice(&text).map_err(|e| ImageError::Index {
-            path,
-            detail: e.to_string(),
-        })
+        Ok(serde_json::from_slice(&text).unwrap_or_else(|error| {
+            tracing::warn!(path = %path.display(), %error, "what refers to {subject} is forgotten");
+            Vec::new()
+        }))
     }
 
     /// Notes what refers to `subject`, besides what is known already. Their manifests and blobs are in the
@@ -64,8 +65,7 @@ impl Images {
     /// The host's.
     pub fn add_referrers(&self, subject: &Digest, new: Vec<Referrer>) -> Result<(), ImageError> {
         let _lock = self.index.lock()?;
-        // A list that cannot be read is made anew.
-        let mut all = self.referrers(subject).unwrap_or_default();
+        let mut all = self.referrers(subject)?;
         all.retain(|old| !new.iter().any(|n| n.digest == old.digest));
         all.extend(new);
         let path = self.referrers_file(subject);

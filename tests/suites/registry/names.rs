@@ -21,6 +21,13 @@ fn a_name_by_digest_is_known_to_every_command() {
         let pinned = format!("{name}@{digest}");
         let t = TestStore::new(who);
         t.cmd(["pull", "-q", &pinned]).ok();
+        let told = |s: &TestStore, action: &str| {
+            s.cmd(["events", "--stream=false", "--format", "{{.Name}}"])
+                .args(["--filter", &format!("event={action}")])
+                .ok()
+        };
+        assert_eq!(told(&t, "pull"), pinned);
+        assert_eq!(told(&s, "push"), format!("{name}:latest"));
         let inspect = |format: &str| t.cmd(["inspect", "-f", format, &pinned]).ok();
         assert_eq!(
             inspect("{{index .RepoDigests 0}} {{len .RepoTags}}"),
