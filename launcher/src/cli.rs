@@ -82,7 +82,11 @@ pub fn main() -> ExitCode {
 pub fn main_with(args: Vec<OsString>) -> ExitCode {
     let out = Output::detect();
     // Found in the arguments, not in the parsed command: it must be known when parsing fails.
-    let engine = matches!(subcommand_in(&args), Some("run" | "exec"));
+    let engine = match subcommand_in(&args) {
+        Some("run" | "exec") => true,
+        Some("container") => args.iter().any(|a| a == "run" || a == "exec"),
+        _ => false,
+    };
     match parse(args).and_then(|parsed| match parsed {
         Parsed::Command(cli) => dispatch(*cli, out),
         Parsed::Answered(code) => Ok(code),

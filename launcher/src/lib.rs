@@ -11,11 +11,13 @@ pub mod commands;
 pub mod container;
 pub mod context;
 pub mod error;
+pub mod events;
 pub mod image;
 pub mod interrupt;
 pub mod mount;
 pub mod output;
 pub mod registry;
+pub mod template;
 pub mod transport;
 
 pub use cli::main;

@@ -90,7 +90,7 @@ fn every_mistake_gives_one_message_with_the_right_exit_code() {
         (&["tag", "absent", "UPPER"], 1, "lower case"),
         (&["inspect", "absent"], 1, "pellicle import"),
         (&["history", "absent"], 1, "no image"),
-        (&["images", "--format", "{{.Nope"], 2, "is no format"),
+        (&["images", "--format", "{{.Nope"], 125, "is no format"),
         (&["mount", "absent", "dir"], 1, "no image"),
         (&["mount", "absent", "nowhere"], 1, "mkdir"),
         (&["mount", "./absent.tar", "dir"], 1, "absent.tar"),

@@ -38,16 +38,17 @@ pub struct Collected {
 impl Store {
     /// Removes everything that `live` does not lead to; with `dry_run` only counts it. Takes the
     /// exclusive lock, unless this store holds it already, as it should from before `live` was
-    /// drawn up.
+    /// drawn up. To count, a shared one is enough: what imports that are under way have brought is
+    /// counted then, too.
     ///
     /// # Errors
     /// [`StoreError::Busy`]; damage of a live tree (nothing is removed then, since what it needs
     /// cannot be told); the host's.
     pub fn collect(&self, live: &Roots, dry_run: bool) -> Result<Collected, StoreError> {
-        let _lock = if self.is_locked() {
-            None
-        } else {
-            Some(self.lock_exclusive()?)
+        let _lock = match (self.is_locked(), dry_run) {
+            (true, _) => None,
+            (false, true) => Some(self.lock_shared()?),
+            (false, false) => Some(self.lock_exclusive()?),
         };
         let (trees, objects) = self.mark(live)?;
         let mut done = Collected::default();

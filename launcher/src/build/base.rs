@@ -1,21 +1,15 @@
 //! The image that a stage begins with.
 
-use std::{
-    error::Error,
-    path::{Path, PathBuf},
-};
+use std::error::Error;
 
 use pellicle_store::import::{Cancel, Progress};
 
 use super::{BuildError, Options, Place};
 use crate::image::{
-    Image, ImageError, Images, Platform,
-    load::{self, From, LoadError, LoadOptions},
+    FileLocation, Image, ImageError, Images, Location, Platform,
+    load::{self, LoadError, LoadOptions},
 };
 use crate::registry::RegistryError;
-
-/// Transports of images that are not in the store, as skopeo and podman write them.
-const FILES: [&str; 3] = ["oci:", "oci-archive:", "docker-archive:"];
 
 /// The image called `name`, for `platform`: of the store or a registry, or read from a layout or an
 /// archive.
@@ -29,10 +23,12 @@ pub(super) fn find(
     place: &Place,
     options: &Options<'_>,
 ) -> Result<Image, BuildError> {
-    let file = FILES.iter().find_map(|t| name.strip_prefix(t));
-    let image = match file {
-        Some(path) => from_file(images, path, platform, place, &options.cancel)?,
-        None => (options.find)(name, platform).map_err(|e| not_found(e, name, place))?,
+    let image = match Location::parse(name) {
+        Ok(Location::File(at)) => from_file(images, &at, platform, place, &options.cancel)?,
+        Ok(Location::Name(name)) => {
+            (options.find)(&name, platform).map_err(|e| not_found(e, &name, place))?
+        }
+        Err(e) => return Err(BuildError::bad(place, e.to_string(), e.hint())),
     };
     let machine = image.config.architecture().to_string();
     let variant = image.config.variant().as_deref();
@@ -80,66 +76,30 @@ fn not_found(error: RegistryError, name: &str, place: &Place) -> BuildError {
 /// An image of a layout or an archive; listed without a name, so that its layers stay.
 fn from_file(
     images: &Images,
-    text: &str,
+    at: &FileLocation,
     platform: Option<&Platform>,
     place: &Place,
     cancel: &Cancel,
 ) -> Result<Image, BuildError> {
-    // PATH[:REFERENCE], where the path itself may have colons.
-    let (path, wanted) = match text.rsplit_once(':') {
-        Some((path, reference)) if !Path::new(text).exists() => {
-            (PathBuf::from(path), Some(reference))
-        }
-        _ => (PathBuf::from(text), None),
-    };
     let options = LoadOptions {
         platform: platform.cloned().unwrap_or_else(Platform::host),
         name: None,
+        pick: None,
         cancel: cancel.clone(),
     };
     let quiet = |_: &str, _: u64| -> Box<dyn Progress> { Box::new(()) };
-    let mut loaded = load::read(images, &From::Path(&path), &options, &quiet).map_err(|e| {
-        let what = format!("cannot read the image {}", path.display());
-        match e {
-            LoadError::Import(pellicle_store::import::ImportError::Cancelled) => {
-                BuildError::Cancelled
-            }
-            e => BuildError::Step {
-                place: place.clone(),
-                instruction: format!("FROM: {what}"),
-                source: Box::new(e),
-            },
-        }
-    })?;
-    if let Some(wanted) = wanted {
-        loaded.retain(|image| {
-            image.names.iter().any(|n| {
-                let tagged = n.tagged().unwrap_or_default();
-                n.familiar() == wanted || tagged.rsplit(':').next() == Some(wanted)
-            })
-        });
-    }
-    let count = loaded.len();
-    match (loaded.pop(), count) {
-        (Some(mut image), 1) => {
-            image.names.clear();
-            let id = image.id;
-            images.add_once(image)?;
-            Ok(images.resolve(&id.to_string())?)
-        }
-        (_, 0) => Err(BuildError::bad(
+    let loaded = load::from_file(images, at, false, options, &quiet).map_err(|e| match e {
+        LoadError::Import(pellicle_store::import::ImportError::Cancelled) => BuildError::Cancelled,
+        LoadError::Choice { .. } => BuildError::bad(
             place,
-            format!(
-                "{} has no image {}",
-                path.display(),
-                wanted.unwrap_or_default()
-            ),
-            "give the tag of one that it has behind a colon",
-        )),
-        _ => Err(BuildError::bad(
-            place,
-            format!("{} has {count} images", path.display()),
+            e.to_string(),
             "say which with its tag behind a colon, as oci:DIR:TAG",
-        )),
-    }
+        ),
+        e => BuildError::Step {
+            place: place.clone(),
+            instruction: format!("FROM: cannot read the image {at}"),
+            source: Box::new(e),
+        },
+    })?;
+    Ok(images.resolve(&loaded.id.to_string())?)
 }

@@ -20,6 +20,7 @@ use crate::{
     CliError, Context,
     build::{self, BuildError, Built, Job, Options, Secret, Times},
     container::request::Network,
+    events::{self, Event},
     image::{Images, Platform, Reference},
     interrupt,
     registry::pull::{self, PullPolicy},
@@ -165,6 +166,9 @@ pub fn run(cx: &Context, args: BuildArgs) -> Result<ExitCode, CliError> {
         Some(target) => target.write(&images, &built, &options)?,
         None => {
             let id = built.list(&images, names.clone()).map_err(failed)?;
+            let name = names.first().and_then(Reference::tagged);
+            let event = Event::image("build", &id, name.as_deref());
+            events::note(images.store().root(), &[event]);
             if let Some(file) = &args.iidfile {
                 std::fs::write(file, id.to_string()).map_err(|e| {
                     CliError::failed(format!("cannot write {}", file.display())).because(e)

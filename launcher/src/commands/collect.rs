@@ -2,14 +2,36 @@
 
 use pellicle_store::{Collected, StoreError};
 
-use crate::{CliError, Context, image::ImageError};
+use crate::{
+    CliError, Context,
+    image::{Collection, ImageError},
+};
 
 /// Collects; `None` if the store is in use just now.
 ///
 /// # Errors
 /// Anything but the store being in use.
 pub(super) fn try_collect(cx: &Context, dry_run: bool) -> Result<Option<Collected>, CliError> {
-    match cx.images()?.collect(cx.container_stacks()?, dry_run) {
+    let more = cx.container_stacks()?;
+    try_collect_as(
+        cx,
+        &Collection {
+            more,
+            dry_run,
+            ..Collection::default()
+        },
+    )
+}
+
+/// As [`try_collect`], what is said.
+///
+/// # Errors
+/// As [`try_collect`].
+pub(super) fn try_collect_as(
+    cx: &Context,
+    what: &Collection<'_>,
+) -> Result<Option<Collected>, CliError> {
+    match cx.images()?.collect(what) {
         Ok(collected) => Ok(Some(collected)),
         Err(ImageError::Store(StoreError::Busy { .. })) => Ok(None),
         Err(e) => Err(e.into()),

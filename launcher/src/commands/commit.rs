@@ -18,6 +18,7 @@ use crate::{
         spec,
         state::State,
     },
+    events::{self, Event},
     image::{Derivation, Image, Images, NewLayer, Settings},
     interrupt,
 };
@@ -139,6 +140,8 @@ pub fn run(cx: &Context, args: CommitArgs) -> Result<ExitCode, CliError> {
     let image = images.derive(&parent, new_layer.as_ref(), &derivation, names)?;
     let image_id = image.id;
     images.add(image)?;
+    let event = Event::container("commit", &state).with("imageID", image_id.to_string());
+    events::note(images.store().root(), &[event]);
     if let Some(file) = &args.iidfile {
         std::fs::write(file, image_id.to_string())
             .map_err(|e| CliError::failed(format!("cannot write {}", file.display())).because(e))?;

@@ -12,6 +12,7 @@ use crate::{
         join::{self, Exec},
         state::State,
     },
+    events::{self, Event},
 };
 
 /// Run a command in a running container
@@ -66,15 +67,33 @@ pub fn run(cx: &Context, args: ExecArgs) -> Result<ExitCode, CliError> {
         input: args.interactive && !args.detach,
         output: !args.detach,
     };
+    let root = registry.root();
+    let command = exec.command.join(" ");
+    let event = |action: &str| Event::container(action, &state).with("command", command.clone());
+    let begun = || events::note(root, &[event("exec_start")]);
+    let ended = |code: i32| {
+        events::note(
+            root,
+            &[event("exec_die").with("exitCode", code.to_string())],
+        );
+    };
     if !args.detach {
-        let code = join::run(&state, &spec, &exec, || Ok(()))?;
+        let code = join::run(&state, &spec, &exec, || {
+            begun();
+            Ok(())
+        })?;
+        ended(code);
         return Ok(containers::exit_code(code));
     }
     match background::split()? {
         Side::Started => Ok(ExitCode::SUCCESS),
         Side::Failed(code) => Ok(ExitCode::from(code)),
         Side::Supervisor(ready) => {
-            let code = join::run(&state, &spec, &exec, || ready.tell())?;
+            let code = join::run(&state, &spec, &exec, || {
+                begun();
+                ready.tell()
+            })?;
+            ended(code);
             Ok(containers::exit_code(code))
         }
     }

@@ -7,7 +7,7 @@ use pellicle_layer::TreeLower;
 use pellicle_union::{Options, Union, Watch};
 
 use super::{
-    containers,
+    containers, image_arg,
     outfile::{OutFile, cancelled},
 };
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
         root::{self, Upper},
         state::State,
     },
-    image::ImageError,
+    image::{ImageError, Location},
     interrupt, output,
 };
 
@@ -88,13 +88,17 @@ fn open(cx: &Context, name: &str) -> Result<Union, CliError> {
             Ok(root::open(store, &state, &dir, Upper::Look)?.0)
         }
         Err(ContainerError::NotFound(_) | ContainerError::Invalid { .. }) => {
-            let image = cx.images()?.resolve(name).map_err(|e| match e {
-                ImageError::NotFound(_) => {
-                    CliError::failed(format!("no container and no image {name:?} in the store"))
-                        .with_hint("`pellicle ps -a` and `pellicle images` list what there is")
-                }
-                other => other.into(),
-            })?;
+            let images = cx.images()?;
+            let image = match image_arg::location(&images, name)? {
+                Location::File(_) => image_arg::open(cx, &images, name)?,
+                Location::Name(name) => images.resolve(&name).map_err(|e| match e {
+                    ImageError::NotFound(_) => {
+                        CliError::failed(format!("no container and no image {name:?} in the store"))
+                            .with_hint("`pellicle ps -a` and `pellicle images` list what there is")
+                    }
+                    other => other.into(),
+                })?,
+            };
             let tree = store.image_tree(&image.diff_ids)?;
             let lower = Arc::new(TreeLower::new(tree, store));
             Ok(Union::open(lower, None, Options { read_only: true })?.0)

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use crate::{
     CliError, Context,
-    commands::{format::FormatArg, images::since},
+    commands::{format::FormatArg, image_arg, images::since},
+    image::short_id,
     output,
 };
 
@@ -22,6 +23,9 @@ use crate::{
 pub struct HistoryArgs {
     /// Name or id of an image
     pub image: String,
+    /// Ids only
+    #[arg(short, long)]
+    pub quiet: bool,
     /// Do not shorten commands and ids
     #[arg(long)]
     pub no_trunc: bool,
@@ -37,13 +41,21 @@ pub struct HistoryArgs {
 pub fn run(cx: &Context, args: HistoryArgs) -> Result<ExitCode, CliError> {
     let format = args.format.parse()?;
     let images = cx.images()?;
-    let image = images.resolve(&args.image)?;
+    let image = image_arg::open(cx, &images, &args.image)?;
     let manifest = images.manifest(&image.manifest)?;
     let mut layers = manifest.layers().iter().zip(&image.diff_ids);
+    let id = if args.no_trunc {
+        image.id.to_string()
+    } else {
+        short_id(&image.id)
+    };
     let row = |by: &str, created: &str, comment: &str, layer: Option<(&Descriptor, String)>| {
         json!({
             "Layer": layer.as_ref().map_or_else(|| "<none>".to_owned(), |l| shorten(&l.1, 19, args.no_trunc)),
+            // The newest step is the image itself; of the others only their layers are here.
+            "ID": "<missing>",
             "Created": created,
+            "CreatedAt": created,
             "CreatedSince": since(created),
             "CreatedBy": shorten(by, 45, args.no_trunc),
             "Size": output::bytes(layer.map_or(0, |l| l.0.size())),
@@ -67,6 +79,15 @@ pub fn run(cx: &Context, args: HistoryArgs) -> Result<ExitCode, CliError> {
     // Layers that the history does not tell of are still there.
     rows.extend(layers.map(|(l, id)| row("<missing>", "", "", Some((l, id.to_string())))));
     rows.reverse();
+    if let Some(newest) = rows.first_mut().and_then(Value::as_object_mut) {
+        newest.insert("ID".to_owned(), id.into());
+    }
+    if args.quiet {
+        for id in rows.iter().filter_map(|r| r.get("ID")?.as_str()) {
+            cx.out.line(id)?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
     let columns = [
         ("LAYER", "Layer"),
         ("CREATED", "CreatedSince"),

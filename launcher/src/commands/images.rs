@@ -111,7 +111,7 @@ fn rows_of(
     let since = since(&created);
     let row = |repository: String, tag: String| {
         json!({
-            "Repository": repository, "Tag": tag, "ID": id, "Digest": image.manifest.to_string(),
+            "Repository": repository, "Tag": tag, "ID": id, "Id": image.id.to_string(), "Digest": image.manifest.to_string(),
             "CreatedAt": created, "CreatedSince": since, "Size": output::bytes(image.size),
             "SizeBytes": image.size,
         })

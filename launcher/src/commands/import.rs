@@ -13,6 +13,7 @@ use pellicle_store::import::{self, ImportError, ImportOptions, ImportedLayer, Ow
 use crate::{
     CliError, Context,
     commands::{collect::tidy_after_failure, commit::not_a_change},
+    events::{self, Event},
     image::{Description, Platform, Reference, Settings},
     interrupt,
 };
@@ -125,7 +126,10 @@ pub fn run(cx: &Context, args: ImportArgs) -> Result<ExitCode, CliError> {
     let stack: Vec<_> = layers.iter().map(|l| l.diff_id).collect();
     images.store().image_tree(&stack)?;
     let id = image.id;
+    let name = image.names.first().and_then(Reference::tagged);
     images.add(image)?;
+    let event = Event::image("import", &id, name.as_deref());
+    events::note(images.store().root(), &[event]);
     cx.out.line(id)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     CliError, Context,
-    commands::store::usage,
+    commands::{format::FormatOneArg, store::usage},
     container::{
         registry::{Listed, Registry},
         state::Status,
@@ -23,11 +23,12 @@ use crate::{
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   pellicle info
+  pellicle info --format '{{.Host.Kernel}}'
   pellicle info --format json | jq .Host")]
 pub struct InfoArgs {
-    /// text or json
-    #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = ["text", "json"])]
-    pub format: String,
+    /// How to print.
+    #[command(flatten)]
+    pub format: FormatOneArg,
 }
 
 /// Runs the command.
@@ -35,6 +36,7 @@ pub struct InfoArgs {
 /// # Errors
 /// If it is not known where the store is, or nothing can be written.
 pub fn run(cx: &Context, args: InfoArgs) -> Result<ExitCode, CliError> {
+    let format = args.format.parse()?;
     let root = cx.root()?;
     let (files, bytes) = usage(root);
     let info = json!({
@@ -49,13 +51,11 @@ pub fn run(cx: &Context, args: InfoArgs) -> Result<ExitCode, CliError> {
         "Mounts": mounts()?,
         "Containers": containers(cx)?,
     });
-    if args.format == "json" {
-        cx.out.line(info)?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    let mut text = String::new();
-    show(&info, 0, &mut text);
-    cx.out.write(text.as_bytes())?;
+    format.print_one(&cx.out, &info, || {
+        let mut text = String::new();
+        show(&info, 0, &mut text);
+        text
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,74 +1,102 @@
-//! `pellicle inspect`: everything about an image.
+//! `pellicle inspect`: everything about an image or a container.
+
+mod container;
+mod image;
 
 use std::process::ExitCode;
 
-use clap::Args;
-use serde_json::{Value, json};
+use clap::{Args, ValueEnum};
+use serde_json::Value;
 
-use crate::{CliError, Context, image::familiar};
+use super::{
+    containers,
+    format::{Format, FormatOneArg},
+};
+use crate::{CliError, Context, container::ContainerError, image::ImageError};
 
-/// Tell everything about an image, as JSON
+/// Tell everything about images and containers, as JSON
 ///
-/// Prints a list with one object for each image, with docker's names of members.
+/// Prints a list with one object for each, with docker's names of members. Where a container and an image
+/// have the same name, the container is meant, unless --type says otherwise.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   pellicle inspect debian:12
+  pellicle inspect web --format '{{.State.Status}} {{.State.ExitCode}}'
+  pellicle inspect -f '{{json .Config.Env}}' debian:12
   pellicle inspect debian:12 | jq '.[0].Config.Env'")]
 pub struct InspectArgs {
-    /// Names or ids of images
-    #[arg(required = true, value_name = "IMAGE")]
-    pub images: Vec<String>,
+    /// How to print.
+    #[command(flatten)]
+    pub format: FormatOneArg,
+    /// Only things of this kind
+    #[arg(long = "type", value_enum)]
+    pub kind: Option<Kind>,
+    /// Names or ids of images and containers
+    #[arg(required = true, value_name = "NAME")]
+    pub names: Vec<String>,
+}
+
+impl InspectArgs {
+    /// The same for things of one kind.
+    #[must_use]
+    pub fn only(self, kind: Kind) -> Self {
+        Self {
+            kind: Some(kind),
+            ..self
+        }
+    }
+}
+
+/// What is inspected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Kind {
+    /// Containers
+    Container,
+    /// Images
+    Image,
 }
 
 /// Runs the command.
 ///
 /// # Errors
-/// If there is no such image, or it is damaged.
+/// If there is no such image or container, or it is damaged.
 pub fn run(cx: &Context, args: InspectArgs) -> Result<ExitCode, CliError> {
+    let format = args.format.parse()?;
     let all = args
-        .images
+        .names
         .iter()
-        .map(|name| describe(cx, name))
+        .map(|name| describe(cx, name, args.kind))
         .collect::<Result<Vec<_>, _>>()?;
-    let text = serde_json::to_string_pretty(&all)
-        .map_err(|e| CliError::failed("cannot print as JSON").because(e))?;
-    cx.out.line(text)?;
+    if format == Format::Table {
+        let text = serde_json::to_string_pretty(&all)
+            .map_err(|e| CliError::failed("cannot print as JSON").because(e))?;
+        cx.out.line(text)?;
+    } else {
+        format.print(&cx.out, &[], &all)?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
-fn describe(cx: &Context, name: &str) -> Result<Value, CliError> {
-    let images = cx.images()?;
-    let image = images.resolve(name)?;
-    let manifest = images.manifest(&image.manifest)?;
-    // From the bytes as they came: what docker adds to the specification stays visible.
-    let raw: Value = serde_json::from_slice(&images.raw_config(&image.id)?)
-        .map_err(|e| CliError::failed("the image's configuration is no JSON").because(e))?;
-    let member = |key: &str| raw.get(key).cloned().unwrap_or(Value::Null);
-    let names: Vec<String> = image.names.iter().map(|n| familiar(n)).collect();
-    let layers: Vec<Value> = manifest
-        .layers()
-        .iter()
-        .zip(&image.diff_ids)
-        .map(|(layer, diff_id)| {
-            json!({
-                "DiffId": diff_id.to_string(), "Digest": layer.digest().to_string(),
-                "MediaType": layer.media_type().to_string(), "Size": layer.size(),
-            })
-        })
-        .collect();
-    Ok(json!({
-        "Id": image.id.to_string(),
-        "RepoTags": names,
-        "Digest": image.manifest.to_string(),
-        "Created": member("created"),
-        "Author": member("author"),
-        "Architecture": member("architecture"),
-        "Variant": member("variant"),
-        "Os": member("os"),
-        "Size": image.size,
-        "Config": member("config"),
-        "RootFS": { "Type": "layers", "Layers": image.diff_ids.iter().map(ToString::to_string).collect::<Vec<_>>() },
-        "Layers": layers,
-        "History": member("history"),
-    }))
+fn describe(cx: &Context, name: &str, kind: Option<Kind>) -> Result<Value, CliError> {
+    let registry = containers::registry(cx)?;
+    let container = match kind {
+        Some(Kind::Image) => None,
+        _ => match registry.find(name) {
+            Ok(id) => Some(id),
+            Err(ContainerError::NotFound(_) | ContainerError::Invalid { .. }) if kind.is_none() => {
+                None
+            }
+            Err(e) => return Err(e.into()),
+        },
+    };
+    if let Some(id) = container {
+        return container::describe(&registry, &id);
+    }
+    image::describe(cx, name).map_err(|e| match kind {
+        None if image::is_missing(cx, name) => CliError::failed(
+            ImageError::NotFound(name.to_owned()).to_string() + ", and no container of that name",
+        )
+        .with_hint("`pellicle images` and `pellicle ps -a` list what there is; `pellicle pull`, `pellicle load` and `pellicle import` add images"),
+        _ => e,
+    })
 }

@@ -16,6 +16,7 @@ use crate::{
         ContainerError, signals,
         state::{State, Status},
     },
+    events::{self, Event},
 };
 
 /// Send a signal to running containers
@@ -52,6 +53,9 @@ pub fn run(cx: &Context, args: KillArgs) -> Result<ExitCode, CliError> {
             .as_ref()
             .and_then(|p| p.open())
             .ok_or_else(not_running)?;
+        // Before its end is told of.
+        let event = Event::container("kill", &state).with("signal", signal.to_string());
+        events::note(registry.root(), &[event]);
         send_signal(pidfd.as_fd(), signal).map_err(|source| ContainerError::Host {
             doing: format!("send a signal to {name}"),
             source,

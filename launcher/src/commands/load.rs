@@ -7,14 +7,14 @@ use std::{
 };
 
 use clap::Args;
-use pellicle_store::import::{ImportError, Progress};
+use pellicle_store::import::Progress;
 
 use crate::{
     CliError, Context,
-    commands::{collect::tidy_after_failure, import::image_name},
+    commands::{image_arg, import::image_name},
     image::{
-        Platform, Reference,
-        load::{self, From, LoadError, LoadOptions},
+        Location, Pick, Platform, Reference,
+        load::{self, From, LoadOptions},
     },
     interrupt,
 };
@@ -32,7 +32,7 @@ use crate::{
   pellicle load -i debian.tar
   skopeo copy docker://debian:12 oci:debian:12 && pellicle load -i debian")]
 pub struct LoadArgs {
-    /// OCI layout (directory or archive) or docker-archive [default: standard input]
+    /// OCI layout (directory or archive) or docker-archive, also as oci:DIR:TAG, oci-archive:FILE:TAG or docker-archive:FILE:NAME for one image of it [default: standard input]
     #[arg(short, long, value_name = "FILE|DIR")]
     pub input: Option<PathBuf>,
     /// Name for the image, if the source holds one, instead of the names it has there
@@ -53,7 +53,21 @@ pub struct LoadArgs {
 pub fn run(cx: &Context, args: LoadArgs) -> Result<ExitCode, CliError> {
     let out = cx.out.quiet_if(args.quiet);
     let name = args.name.as_deref().map(image_name).transpose()?;
-    let from = match args.input.as_deref() {
+    let given = args.input.as_deref().filter(|p| !p.exists());
+    let located = match given
+        .and_then(Path::to_str)
+        .map(Location::parse)
+        .transpose()?
+    {
+        Some(Location::File(at)) => Some(at),
+        _ => None,
+    };
+    let pick = located.as_ref().and_then(|at| match &at.pick {
+        Pick::Only => None,
+        pick => Some(pick.clone()),
+    });
+    let input = located.as_ref().map(|at| at.path.as_path());
+    let from = match input.or(args.input.as_deref()) {
         Some(path) if path != Path::new("-") => From::Path(path),
         _ if io::stdin().is_terminal() => {
             return Err(
@@ -72,6 +86,7 @@ pub fn run(cx: &Context, args: LoadArgs) -> Result<ExitCode, CliError> {
     let options = LoadOptions {
         platform: args.platform.unwrap_or_else(Platform::host),
         name,
+        pick,
         cancel: interrupt::cancel_on_signals()?,
     };
     let lock = images.store().lock_shared()?;
@@ -80,13 +95,7 @@ pub fn run(cx: &Context, args: LoadArgs) -> Result<ExitCode, CliError> {
     };
     let loaded = load::load(&images, &from, &options, &progress).map_err(|e| {
         drop(lock);
-        tidy_after_failure(
-            cx,
-            matches!(e, LoadError::Import(_) | LoadError::Invalid { .. }),
-        );
-        let code = matches!(e, LoadError::Import(ImportError::Cancelled)).then_some(130);
-        let e = CliError::from(e);
-        code.into_iter().fold(e, CliError::with_code)
+        image_arg::failed(cx, e)
     })?;
     for image in &loaded {
         for name in &image.names {

@@ -6,10 +6,13 @@ pub mod commit;
 pub mod completion;
 mod containers;
 pub mod diff;
+pub mod docker_names;
+pub mod events;
 pub mod exec;
 pub mod export;
 mod format;
 pub mod history;
+mod image_arg;
 pub mod images;
 pub mod import;
 pub mod info;
@@ -21,19 +24,24 @@ pub mod logout;
 pub mod logs;
 pub mod man;
 pub mod manifest;
+mod moment;
 pub mod mount;
 mod outfile;
+pub mod prune;
 pub mod ps;
 pub mod pull;
 pub mod push;
+mod push_file;
 mod registry_args;
 pub mod rm;
 pub mod rmi;
 pub mod run;
 pub mod save;
+pub mod search;
 pub mod start;
 pub mod stop;
 pub mod store;
+pub mod system;
 pub mod tag;
 pub mod umount;
 pub mod version;
@@ -82,15 +90,17 @@ pub enum Command {
     Build(Box<build::BuildArgs>),
     /// Make an image of a tar archive or a directory
     Import(import::ImportArgs),
-    /// Pull images from a registry
+    /// Pull images from a registry, a layout or an archive
     Pull(pull::PullArgs),
-    /// Push an image to a registry
+    /// Push an image to a registry, a layout or an archive
     Push(push::PushArgs),
+    /// Search registries for images
+    Search(search::SearchArgs),
     /// Log in to a registry
     Login(login::LoginArgs),
     /// Log out of a registry
     Logout(logout::LogoutArgs),
-    /// Look at manifests of a registry
+    /// Look at manifests of a registry or a layout
     Manifest(manifest::ManifestArgs),
     /// Load images from an OCI layout or a docker-archive
     Load(load::LoadArgs),
@@ -100,7 +110,7 @@ pub enum Command {
     Tag(tag::TagArgs),
     /// Remove images
     Rmi(rmi::RmiArgs),
-    /// Tell everything about an image, as JSON
+    /// Tell everything about images and containers, as JSON
     Inspect(inspect::InspectArgs),
     /// Show how an image was made
     History(history::HistoryArgs),
@@ -108,8 +118,18 @@ pub enum Command {
     Mount(mount::MountArgs),
     /// Unmount what `mount` mounted
     Umount(umount::UmountArgs),
+    /// Show what happens to containers and images
+    Events(events::EventsArgs),
     /// Look after the store: verify, collect, sizes
     Store(store::StoreArgs),
+    /// Commands about images, by docker's longer names
+    Image(docker_names::ImageArgs),
+    /// Commands about containers, by docker's longer names
+    Container(docker_names::ContainerArgs),
+    /// Look after the store, by docker's names: df, prune, info, events
+    System(system::SystemArgs),
+    /// Look after what builds left
+    Builder(system::BuilderArgs),
     /// Tell versions, what the host offers, and where the store is
     Info(info::InfoArgs),
     /// Print a completion script for a shell
@@ -152,6 +172,7 @@ pub fn run(cx: &Context, command: Command) -> Result<ExitCode, CliError> {
         Command::Import(args) => import::run(cx, args),
         Command::Pull(args) => pull::run(cx, args),
         Command::Push(args) => push::run(cx, args),
+        Command::Search(args) => search::run(cx, args),
         Command::Login(args) => login::run(cx, args),
         Command::Logout(args) => logout::run(cx, args),
         Command::Manifest(args) => manifest::run(cx, args),
@@ -164,6 +185,11 @@ pub fn run(cx: &Context, command: Command) -> Result<ExitCode, CliError> {
         Command::Mount(args) => mount::run(cx, args),
         Command::Umount(args) => umount::run(cx, args),
         Command::Store(args) => store::run(cx, args),
+        Command::Events(args) => events::run(cx, args),
+        Command::Image(args) => docker_names::image(cx, args),
+        Command::Container(args) => docker_names::container(cx, args),
+        Command::System(args) => system::run(cx, args),
+        Command::Builder(args) => system::builder(cx, args),
         Command::Info(args) => info::run(cx, args),
         Command::Completion(args) => completion::run(cx, args),
         Command::Man(args) => man::run(cx, args),

@@ -9,6 +9,7 @@ use std::{
 use clap::Args;
 use pellicle_store::Digest;
 
+use super::image_arg;
 use crate::{
     CliError, Context,
     image::Image,
@@ -35,7 +36,7 @@ use crate::{
   pellicle mount --stats                      what requests came to each
   pellicle umount /mnt")]
 pub struct MountArgs {
-    /// Name or id of an image, or a file
+    /// Name or id of an image, also oci:DIR:TAG, oci-archive:FILE:TAG or docker-archive:FILE:NAME, or a file
     #[arg(value_name = "IMAGE|FILE", requires = "dir")]
     pub source: Option<String>,
     /// Where to mount it
@@ -122,7 +123,7 @@ fn what(cx: &Context, source: &str, layer: Option<&str>) -> Result<What, CliErro
     // A path that says so, or a file that is there and whose name no image has.
     let path_like = source.starts_with(['/', '.']);
     if !path_like {
-        match cx.images()?.resolve(source) {
+        match image_arg::open(cx, &cx.images()?, source) {
             Ok(image) => {
                 let layer = layer.map(|l| find_layer(&image, l)).transpose()?;
                 return Ok(What::Image {
@@ -130,7 +131,7 @@ fn what(cx: &Context, source: &str, layer: Option<&str>) -> Result<What, CliErro
                     layer,
                 });
             }
-            Err(e) if !path.exists() => return Err(e.into()),
+            Err(e) if !path.exists() => return Err(e),
             Err(_) => {}
         }
     }

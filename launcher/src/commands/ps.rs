@@ -2,10 +2,14 @@
 
 use std::process::ExitCode;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde::Serialize;
+use serde_json::{Value, json};
 
-use super::containers;
+use super::{
+    containers,
+    format::{Format, FormatArg},
+};
 use crate::{
     CliError, Context,
     container::{
@@ -16,16 +20,6 @@ use crate::{
     output,
 };
 
-/// How containers are printed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// A table
-    #[default]
-    Table,
-    /// An array of objects
-    Json,
-}
-
 /// List containers
 ///
 /// Those that run, or all with -a.
@@ -33,6 +27,7 @@ pub enum Format {
 #[command(after_help = "Examples:
   pellicle ps -a
   pellicle ps -q --filter label=app=web
+  pellicle ps --format 'table {{.Names}}\t{{.Status}}'
   pellicle ps -a --filter status=exited --format json")]
 pub struct PsArgs {
     /// Also those that do not run
@@ -41,9 +36,9 @@ pub struct PsArgs {
     /// Ids only
     #[arg(short, long)]
     pub quiet: bool,
-    /// How to print
-    #[arg(long, value_enum, default_value_t)]
-    pub format: Format,
+    /// How to print; json gives one array
+    #[command(flatten)]
+    pub format: FormatArg,
     /// Do not shorten ids and commands
     #[arg(long)]
     pub no_trunc: bool,
@@ -67,6 +62,10 @@ struct Row {
     error: Option<String>,
     pid: Option<i32>,
     labels: std::collections::BTreeMap<String, String>,
+    #[serde(skip)]
+    image_id: String,
+    #[serde(skip)]
+    network: &'static str,
 }
 
 /// Runs the command.
@@ -74,6 +73,7 @@ struct Row {
 /// # Errors
 /// If the store cannot be read, or a filter makes no sense.
 pub fn run(cx: &Context, args: PsArgs) -> Result<ExitCode, CliError> {
+    let format = args.format.parse()?;
     let registry = containers::registry(cx)?;
     registry.sweep();
     let filters = args
@@ -102,35 +102,48 @@ pub fn run(cx: &Context, args: PsArgs) -> Result<ExitCode, CliError> {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    if args.format == Format::Json {
+    if format == Format::Json {
         let mut text = serde_json::to_vec_pretty(&rows)?;
         text.push(b'\n');
         cx.out.write(&text)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let cells: Vec<Vec<String>> = rows
+    let shown: Vec<Value> = rows
         .iter()
-        .map(|row| {
-            vec![
-                id(row),
-                row.image.clone(),
-                command(&row.command, args.no_trunc),
-                since(&row.created),
-                status(row),
-                row.name.clone(),
-            ]
-        })
+        .map(|row| fields(row, id(row), args.no_trunc))
         .collect();
-    let head = [
-        "CONTAINER ID",
-        "IMAGE",
-        "COMMAND",
-        "CREATED",
-        "STATUS",
-        "NAMES",
+    let columns = [
+        ("CONTAINER ID", "ID"),
+        ("IMAGE", "Image"),
+        ("COMMAND", "Command"),
+        ("CREATED", "RunningFor"),
+        ("STATUS", "Status"),
+        ("NAMES", "Names"),
     ];
-    cx.out.write(output::table(&head, &cells).as_bytes())?;
+    format.print(&cx.out, &columns, &shown)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A container with docker's names of fields.
+fn fields(row: &Row, id: String, whole: bool) -> Value {
+    let labels: Vec<String> = row.labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
+    json!({
+        "ID": id,
+        "Image": row.image,
+        "ImageID": row.image_id,
+        "Command": command(&row.command, whole),
+        "CreatedAt": row.created,
+        "RunningFor": since(&row.created),
+        "State": row.status,
+        "Status": status(row),
+        "Names": row.name,
+        "Labels": labels.join(","),
+        "Label": row.labels,
+        "ExitCode": row.exit_code,
+        "Pid": row.pid,
+        "Ports": "",
+        "Networks": row.network,
+    })
 }
 
 fn row(listed: Listed) -> Row {
@@ -149,6 +162,8 @@ fn row(listed: Listed) -> Row {
             error: Some(error.to_string()),
             pid: None,
             labels: Default::default(),
+            image_id: String::new(),
+            network: "",
         },
     }
 }
@@ -172,6 +187,12 @@ fn known(state: State) -> Row {
         error: state.error,
         pid: state.process.map(|p| p.pid),
         labels: state.settings.labels,
+        image_id: state.image_id,
+        network: if state.settings.host_network {
+            "host"
+        } else {
+            "none"
+        },
     }
 }
 

@@ -6,30 +6,37 @@ use clap::Args;
 use serde_json::json;
 
 use super::{
+    image_arg,
     import::image_name,
-    pull::PullFormat,
+    pull::{PullFormat, carried},
+    push_file,
     registry_args::{Bars, TransferArgs, clearly},
 };
 use crate::{
     CliError, Context,
-    image::Reference,
+    events::{self, Event},
+    image::{FileLocation, Location, Reference},
     interrupt,
     registry::{
         Compression, CompressionFormat, How,
-        pull::find,
+        layout::Ship,
         push::{Pushed, push},
     },
 };
 
-/// Push an image to a registry
+/// Push an image to a registry, a layout or an archive
 ///
 /// A blob that the repository has is not sent; one that another repository of the registry is known to
 /// have is taken over there. Layers go as they came, so that an unchanged image keeps its digest; those
 /// that were made here, or imported uncompressed, are compressed on the way. Prints the digest of the
 /// manifest.
+///
+/// oci:DIR:TAG adds it to an OCI layout, which is made if it is not there; oci-archive:FILE:TAG and
+/// docker-archive:FILE:NAME make an archive.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   pellicle push quay.io/user/tool:1.0
+  pellicle push tool:1.0 oci:DIR:1.0              for skopeo, umoci and others
   pellicle push tool:1.0 registry.lan:5000/tool:1.0
   pellicle push --compression-format zstd --digestfile digest tool docker://localhost:5000/tool")]
 pub struct PushArgs {
@@ -39,6 +46,9 @@ pub struct PushArgs {
     /// How hard to try: 0 to 9 for gzip [default: 6], 1 to 22 for zstd [default: 3]
     #[arg(long, value_name = "LEVEL")]
     pub compression_level: Option<u32>,
+    /// Also push what refers to the image and is in the store (`pull --referrers`): signatures, lists of contents
+    #[arg(long, visible_alias = "all")]
+    pub referrers: bool,
     /// Also write the digest to a file
     #[arg(long, value_name = "FILE")]
     pub digestfile: Option<PathBuf>,
@@ -50,13 +60,15 @@ pub struct PushArgs {
     pub format: PullFormat,
     /// Name or id of the image
     pub image: String,
-    /// Where to push it, if not under its own name
+    /// Where to push it, if not under its own name: [docker://]NAME, oci:DIR:TAG, oci-archive:FILE:TAG or docker-archive:FILE:NAME
     #[arg(value_name = "DESTINATION")]
     pub destination: Option<String>,
     /// How the registry is reached.
     #[command(flatten)]
     pub transfer: TransferArgs,
 }
+
+const NAME_IT: &str = "give the destination, too: pellicle push IMAGE REGISTRY/NAME:TAG";
 
 /// Runs the command.
 ///
@@ -69,16 +81,54 @@ pub fn run(cx: &Context, args: PushArgs) -> Result<ExitCode, CliError> {
         level: args.compression_level,
     };
     compression.check().map_err(CliError::usage)?;
-    let plain = |name: &str| name.strip_prefix("docker://").unwrap_or(name).to_owned();
     let images = cx.images()?;
-    let image = find(&images, &plain(&args.image))?;
     let to = match &args.destination {
-        Some(name) => image_name(&plain(name))?,
-        None => own_name(&plain(&args.image))?,
+        Some(text) => match Location::parse(text)? {
+            Location::Name(name) => To::Registry(image_name(&name)?),
+            Location::File(at) => To::File(at),
+        },
+        None => match image_arg::location(&images, &args.image)? {
+            Location::Name(name) => To::Registry(own_name(&name)?),
+            Location::File(_) => {
+                return Err(CliError::usage("no destination given").with_hint(NAME_IT));
+            }
+        },
     };
+    if args.referrers && matches!(to, To::File(_)) {
+        return Err(CliError::usage("--referrers is for registries")
+            .with_hint("`skopeo copy` or `oras copy` carry them from a registry into a layout"));
+    }
+    let image = image_arg::open(cx, &images, &args.image)?;
     let access = args.transfer.access(interrupt::cancel_on_signals()?)?;
-    let pushed = push(&images, &access, &image, &to, compression, &Bars::new(out))
-        .map_err(|e| clearly(e).context(format!("cannot push {}", to.familiar())))?;
+    let show = Bars::new(out);
+    let pushed = match &to {
+        To::Registry(to) => push(
+            &images,
+            &access,
+            &image,
+            to,
+            compression,
+            args.referrers,
+            &show,
+        )
+        .map_err(|e| clearly(e).context(format!("cannot push {}", to.familiar())))?,
+        To::File(at) => push_file::push(
+            &images,
+            &image,
+            at,
+            &Ship {
+                compression,
+                tag: None,
+                cancel: &access.cancel,
+                show: &show,
+            },
+        )
+        .map_err(|e| e.context(format!("cannot push {at}")))?,
+    };
+    if let To::File(at) = &to {
+        let event = Event::image("push", &image.id, Some(&at.to_string()));
+        events::note(images.store().root(), &[event]);
+    }
     if let Some(path) = &args.digestfile {
         std::fs::write(path, pushed.digest.to_string())
             .map_err(|e| CliError::failed(format!("cannot write {}", path.display())).because(e))?;
@@ -90,9 +140,15 @@ pub fn run(cx: &Context, args: PushArgs) -> Result<ExitCode, CliError> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Where an image goes.
+enum To {
+    Registry(Reference),
+    File(FileLocation),
+}
+
 /// The image's own name as a destination.
 fn own_name(text: &str) -> Result<Reference, CliError> {
-    let hint = "give the destination, too: pellicle push IMAGE REGISTRY/NAME:TAG";
+    let hint = NAME_IT;
     let bare_id = text.len() >= 12 && text.bytes().all(|b| b.is_ascii_hexdigit());
     if bare_id || text.starts_with("sha256:") {
         return Err(
@@ -102,7 +158,7 @@ fn own_name(text: &str) -> Result<Reference, CliError> {
     image_name(text).map_err(|e| e.with_hint(hint))
 }
 
-fn told(to: &Reference, pushed: &Pushed) -> serde_json::Value {
+fn told(to: &To, pushed: &Pushed) -> serde_json::Value {
     let blobs = pushed.blobs.iter().map(|blob| {
         json!({
             "Digest": blob.digest.to_string(),
@@ -112,9 +168,13 @@ fn told(to: &Reference, pushed: &Pushed) -> serde_json::Value {
         })
     });
     json!({
-        "Name": to.to_string(),
+        "Name": match to {
+            To::Registry(to) => to.to_string(),
+            To::File(at) => at.to_string(),
+        },
         "Digest": pushed.digest.to_string(),
         "Size": pushed.size,
         "Blobs": blobs.collect::<Vec<_>>(),
+        "Referrers": pushed.referrers.iter().map(carried).collect::<Vec<_>>(),
     })
 }

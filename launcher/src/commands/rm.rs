@@ -8,6 +8,7 @@ use super::{containers, stop};
 use crate::{
     CliError, Context,
     container::{ContainerError, registry::Registry, state::State},
+    events::{self, Event},
 };
 
 /// Remove containers
@@ -43,7 +44,7 @@ pub fn run(cx: &Context, args: RmArgs) -> Result<ExitCode, CliError> {
     })
 }
 
-fn remove(registry: &Registry, name: &str, force: bool) -> Result<(), ContainerError> {
+pub(super) fn remove(registry: &Registry, name: &str, force: bool) -> Result<(), ContainerError> {
     let id = registry.find(name)?;
     let state = State::load(&registry.dir(&id));
     if force && let Ok(state) = &state {
@@ -55,7 +56,11 @@ fn remove(registry: &Registry, name: &str, force: bool) -> Result<(), ContainerE
         other => other?,
     };
     match state {
-        Ok(state) => registry.remove(held, &id, Some(&state.name), None),
+        Ok(state) => {
+            registry.remove(held, &id, Some(&state.name), None)?;
+            events::note(registry.root(), &[Event::container("destroy", &state)]);
+            Ok(())
+        }
         Err(ContainerError::Damaged { .. } | ContainerError::File { .. }) if force => {
             registry.remove(held, &id, None, None)
         }

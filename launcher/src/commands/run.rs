@@ -7,7 +7,7 @@ use oci_spec::runtime::Spec;
 use pellicle_store::import::Cancel;
 
 use super::{
-    containers,
+    containers, image_arg,
     registry_args::{Bars, RegistryArgs},
 };
 use crate::{
@@ -24,7 +24,7 @@ use crate::{
         state::State,
         supervise,
     },
-    image::{Image, ImageError},
+    image::{Image, ImageError, Location},
     registry::{
         Access,
         pull::{self, PullPolicy},
@@ -53,7 +53,7 @@ pub struct RunArgs {
     /// What the container is to be.
     #[command(flatten)]
     pub request: Request,
-    /// Name or id of the image
+    /// Name or id of the image, also docker://NAME, oci:DIR:TAG, oci-archive:FILE:TAG or docker-archive:FILE:NAME
     pub image: String,
     /// The command and its arguments [default: the image's]
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -68,10 +68,13 @@ pub struct RunArgs {
 /// # Errors
 /// If the container cannot be made or its command not executed.
 pub fn run(cx: &Context, mut args: RunArgs) -> Result<ExitCode, CliError> {
-    let request = &mut args.request;
-    if request.tty && request.interactive && !args.detach {
+    if args.request.tty && args.request.interactive && !args.detach {
         check_terminal()?;
     }
+    if let Ok(Location::Name(name)) = Location::parse(&args.image) {
+        args.image = name;
+    }
+    let request = &mut args.request;
     let maps = IdMaps::for_this_user(request.single_id)?;
     if let Some(why) = &maps.fell_back {
         cx.out.warn(format_args!(
@@ -106,6 +109,11 @@ fn in_foreground(cx: &Context, args: &RunArgs, maps: &IdMaps) -> Result<ExitCode
     result.map(containers::exit_code)
 }
 
+/// Whether the image is named, not given as a layout or an archive.
+fn is_name(args: &RunArgs) -> bool {
+    matches!(Location::parse(&args.image), Ok(Location::Name(_)))
+}
+
 /// The container's process, and the image.
 ///
 /// The process comes first: its id maps take longest. Where the image turns out to be missing, it is
@@ -117,9 +125,9 @@ fn fork_and_find(cx: &Context, args: &RunArgs, maps: &IdMaps) -> Result<(Begun, 
         output: true,
         ..begin(&args.request)
     };
-    if args.pull != PullPolicy::Always {
+    if args.pull != PullPolicy::Always && is_name(args) {
         let begun = begin.fork(maps)?;
-        match pull::find(&cx.images()?, &args.image) {
+        match cx.images()?.resolve(&args.image) {
             Err(ImageError::NotFound(_)) if args.pull == PullPolicy::Missing => begun.give_up()?,
             found => return Ok((begun, found?)),
         }
@@ -128,8 +136,11 @@ fn fork_and_find(cx: &Context, args: &RunArgs, maps: &IdMaps) -> Result<(Begun, 
     Ok((begin.fork(maps)?, image))
 }
 
-/// The image, pulled if that is wanted.
+/// The image: read from a layout or an archive if that is given, pulled if that is wanted.
 fn ensure(cx: &Context, args: &RunArgs) -> Result<Image, CliError> {
+    if !is_name(args) {
+        return image_arg::open(cx, &cx.images()?, &args.image);
+    }
     let access = || {
         let access = args.registry.access(Cancel::default())?;
         Ok(Access {
@@ -195,7 +206,11 @@ fn describe(registry: &Registry, args: &RunArgs, image: &Image) -> Result<(State
     let (spec, mut settings) = spec::build(&id, &dir, &image.config, request, &args.command)?;
     settings.detached = args.detach;
     let mut state = State::new(id, request.name.clone().unwrap_or_default(), settings);
-    state.image = args.image.clone();
+    state.image = if is_name(args) {
+        args.image.clone()
+    } else {
+        image.id.to_string()
+    };
     state.image_id = image.id.to_string();
     state.diff_ids = image.diff_ids.iter().map(ToString::to_string).collect();
     let process = spec.process().as_ref();

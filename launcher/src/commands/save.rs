@@ -5,9 +5,13 @@ use std::{fs, path::PathBuf, process::ExitCode};
 use clap::Args;
 use pellicle_union::Watch;
 
-use super::outfile::{OutFile, cancelled};
+use super::{
+    image_arg,
+    outfile::{OutFile, cancelled},
+};
 use crate::{
     CliError, Context,
+    events::{self, Event},
     image::{
         Image, Images, Reference,
         save::{SaveError, SaveFormat, Saved, save_archive, save_directory},
@@ -48,8 +52,8 @@ pub fn run(cx: &Context, args: SaveArgs) -> Result<ExitCode, CliError> {
     let out = cx.out.quiet_if(args.quiet);
     let images = cx.images()?;
     let cancel = interrupt::cancel_on_signals()?;
+    let saved = chosen(cx, &images, &args.images)?;
     let _lock = images.store().lock_shared()?;
-    let saved = chosen(&images, &args.images)?;
     let step = out.step("save", None);
     let watch = Watch {
         cancel,
@@ -62,6 +66,10 @@ pub fn run(cx: &Context, args: SaveArgs) -> Result<ExitCode, CliError> {
         save_archive(&images, &saved, args.format, &mut file, &watch).map_err(clearly)?;
         file.finish()?;
     }
+    let event =
+        |one: &Saved| Event::image("save", &one.image.id, one.names.first().map(String::as_str));
+    let all: Vec<Event> = saved.iter().map(event).collect();
+    events::note(images.store().root(), &all);
     let bytes = crate::output::bytes(step.bytes());
     step.done(format_args!("{} images, {bytes} of layers", saved.len()));
     Ok(ExitCode::SUCCESS)
@@ -111,10 +119,10 @@ fn save_as_directory(
 }
 
 /// The images and the names they are saved under, each image once.
-fn chosen(images: &Images, names: &[String]) -> Result<Vec<Saved>, CliError> {
+fn chosen(cx: &Context, images: &Images, names: &[String]) -> Result<Vec<Saved>, CliError> {
     let mut saved: Vec<Saved> = Vec::new();
     for text in names {
-        let image = images.resolve(text)?;
+        let image = image_arg::open(cx, images, text)?;
         let name = name_of(&image, text);
         match saved
             .iter_mut()

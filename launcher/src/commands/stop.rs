@@ -18,6 +18,7 @@ use crate::{
         signals,
         state::{State, Status},
     },
+    events::{self, Event},
 };
 
 /// How long a supervisor gets to record the end of its container.
@@ -82,6 +83,9 @@ pub(super) fn stop(
     }
     let watch = registry.watch(&state.id)?;
     if let Some(pidfd) = state.process.as_ref().and_then(|p| p.open()) {
+        // Before its end is told of.
+        let event = Event::container("kill", state).with("signal", signal.to_string());
+        events::note(registry.root(), &[event]);
         // It may end by itself at any moment, which is what is wanted.
         let _ = send_signal(pidfd.as_fd(), signal);
         let deadline = Instant::now() + Duration::from_secs(u64::from(seconds));
@@ -90,6 +94,7 @@ pub(super) fn stop(
         }
     }
     if watch.wait_until(Instant::now() + RECORD_PATIENCE) {
+        events::note(registry.root(), &[Event::container("stop", state)]);
         Ok(())
     } else {
         Err(ContainerError::Busy(state.name.clone()))

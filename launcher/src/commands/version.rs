@@ -4,17 +4,19 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::{CliError, Context};
+use super::format::FormatOneArg;
+use crate::{CliError, Context, image::Platform};
 
 /// Print the version
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   pellicle version
+  pellicle version --format '{{.Client.Version}}'
   pellicle version --format json")]
 pub struct VersionArgs {
-    /// text or json
-    #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = ["text", "json"])]
-    pub format: String,
+    /// How to print.
+    #[command(flatten)]
+    pub format: FormatOneArg,
 }
 
 /// Runs the command.
@@ -23,10 +25,14 @@ pub struct VersionArgs {
 /// If nothing can be written.
 pub fn run(cx: &Context, args: VersionArgs) -> Result<ExitCode, CliError> {
     let version = env!("CARGO_PKG_VERSION");
-    if args.format == "json" {
-        cx.out.line(serde_json::json!({ "Version": version }))?;
-    } else {
-        cx.out.line(format_args!("pellicle {version}"))?;
-    }
+    let part = serde_json::json!({
+        "Version": version,
+        "Os": "linux",
+        "Arch": Platform::host().architecture,
+    });
+    // There is no server; what asks for its version wants to know of this program.
+    let all = serde_json::json!({ "Version": version, "Client": part, "Server": part });
+    let format = args.format.parse()?;
+    format.print_one(&cx.out, &all, || format!("pellicle {version}\n"))?;
     Ok(ExitCode::SUCCESS)
 }

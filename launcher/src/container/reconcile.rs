@@ -7,6 +7,7 @@ use super::{
     registry::{Held, Registry, ended_by},
     state::{State, Status, now},
 };
+use crate::events::{self, Event};
 
 /// How long a killed process gets to be gone.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -54,10 +55,17 @@ fn recover(registry: &Registry, held: Held, id: &str) -> Option<String> {
         .exit_code
         .filter(|_| was == Status::Exited)
         .unwrap_or(137);
+    let died = Event::container("die", &state).with("exitCode", code.to_string());
+    let died = (was == Status::Running).then_some(died);
     if state.settings.auto_remove || was == Status::Created {
         if let Err(e) = registry.remove(held, id, Some(&name), Some(code)) {
             return Some(format!("{said}; it could not be removed: {e}"));
         }
+        let gone = died.is_some().then(|| Event::container("destroy", &state));
+        events::note(
+            registry.root(),
+            &died.into_iter().chain(gone).collect::<Vec<_>>(),
+        );
         if !said.is_empty() {
             said.push_str(", and removed it");
         }
@@ -74,6 +82,7 @@ fn recover(registry: &Registry, held: Held, id: &str) -> Option<String> {
         if let Err(e) = state.save(&held.dir) {
             return Some(format!("{said}; {e}"));
         }
+        events::note(registry.root(), &died.into_iter().collect::<Vec<_>>());
         registry.release(held, id, code);
     }
     (!said.is_empty()).then_some(said)

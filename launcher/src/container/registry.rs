@@ -79,6 +79,12 @@ impl Registry {
         }
     }
 
+    /// The store's root.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// The directory of container `id`.
     #[must_use]
     pub fn dir(&self, id: &str) -> PathBuf {

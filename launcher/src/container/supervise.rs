@@ -35,6 +35,7 @@ use super::{
     streams::{self, Attach, Ends},
     terminal,
 };
+use crate::events::{self, Event};
 
 /// How long the kernel gets to take the mount down after the last process ended.
 const UNMOUNT_PATIENCE: Duration = Duration::from_secs(3);
@@ -91,6 +92,7 @@ pub fn run(
     // The process is gone: nothing but leftovers from here on.
     let stray = !live.cgroup.remove();
     let Run {
+        store,
         registry,
         mut state,
         is_new,
@@ -103,6 +105,7 @@ pub fn run(
     }
     let id = state.id.clone();
     let forget = (state.settings.auto_remove && !keep) || (is_new && result.is_err());
+    let executed = live.executed;
     let code = match &result {
         Ok(code) => *code,
         Err(e) => i32::from(e.exit_code().unwrap_or(125)),
@@ -120,6 +123,10 @@ pub fn run(
             union.retire();
         }
         registry.remove(held, &id, Some(&state.name), Some(code))?;
+        if executed {
+            let gone = Event::container("destroy", &state);
+            events::note(store.root(), &[died(&state, code), gone]);
+        }
         std::mem::forget(live);
         tracing::debug!("removed");
         return result;
@@ -137,9 +144,16 @@ pub fn run(
         .or(closed.as_ref().err())
         .map(ToString::to_string);
     state.save(&held.dir)?;
+    if executed {
+        events::note(store.root(), &[died(&state, code)]);
+    }
     registry.release(held, &id, code);
     closed?;
     result
+}
+
+fn died(state: &State, code: i32) -> Event {
+    Event::container("die", state).with("exitCode", code.to_string())
 }
 
 /// What lives as long as the container.
@@ -148,6 +162,8 @@ struct Live {
     cgroup: Cgroup,
     union: Option<Arc<Union>>,
     server: Option<Server>,
+    /// Its command began to run.
+    executed: bool,
 }
 
 impl Live {
@@ -239,6 +255,14 @@ fn to_the_end(
         run.state.command_process = pid_in(fd).and_then(ProcessId::of);
         run.state.save(&held.dir)?;
     }
+    // Beside the command, which runs already.
+    live.executed = true;
+    let new = run.is_new.then(|| Event::container("create", &run.state));
+    let begun: Vec<Event> = new
+        .into_iter()
+        .chain([Event::container("start", &run.state)])
+        .collect();
+    events::note(run.store.root(), &begun);
     let told = std::mem::replace(&mut run.on_executed, Box::new(|| Ok(())))();
     told.map_err(ContainerError::host("tell that the container runs"))?;
     let log = Log::new(&held.dir);

@@ -6,7 +6,10 @@
 use std::{error::Error, io};
 
 use crate::{
-    build::BuildError, container::ContainerError, image::ImageError, registry::RegistryError,
+    build::BuildError,
+    container::ContainerError,
+    image::{ImageError, LocationError, load::LoadError},
+    registry::RegistryError,
 };
 
 /// The next step for `error`, if one is known.
@@ -31,6 +34,12 @@ fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn 
 fn of_one(error: &(dyn Error + 'static)) -> Option<String> {
     if let Some(e) = error.downcast_ref::<ImageError>() {
         return of_image(e);
+    }
+    if let Some(e) = error.downcast_ref::<LocationError>() {
+        return Some(e.hint());
+    }
+    if let Some(LoadError::Choice { .. }) = error.downcast_ref::<LoadError>() {
+        return Some("name one behind a colon, by its tag (oci:DIR:TAG, docker-archive:FILE:NAME) or its place (oci:DIR:@0)".to_owned());
     }
     if let Some(e) = error.downcast_ref::<BuildError>() {
         return e.next();

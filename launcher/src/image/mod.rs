@@ -11,39 +11,50 @@
 
 mod assemble;
 pub mod changes;
+mod collect;
 mod derive;
 mod document;
 mod error;
+mod find;
 mod index;
 pub mod load;
+mod location;
 mod own_layers;
 mod platform;
 mod publish;
 mod reference;
+mod referrers;
 mod remove;
 mod salvage;
 pub mod save;
+pub mod space;
 mod users;
 
 use std::collections::BTreeSet;
 
 use oci_spec::image::{ImageConfiguration, ImageManifest};
-use pellicle_store::{Collected, Digest, Roots, Store};
+use pellicle_store::{Digest, Roots, Store};
 
 pub use assemble::Blob;
 pub use changes::{ChangeError, Settings};
+pub use collect::Collection;
 pub use derive::{Derivation, NewLayer};
 pub use document::{CONFIG_MAX, MANIFEST_MAX, parse_config, parse_manifest};
 pub use error::ImageError;
+use find::find_pulled;
 use index::Index;
 pub use index::Record;
+pub use location::{FileKind, FileLocation, Location, LocationError, Pick};
 pub use platform::Platform;
 pub(crate) use platform::choose_platform;
 pub use publish::{Description, total_size};
-pub use reference::{Reference, familiar};
+pub use reference::{Reference, familiar, short_name, split_domain};
+pub use referrers::Referrer;
 pub use remove::Removed;
 pub use salvage::Salvaged;
 pub use users::{ContainerUse, container_uses};
+
+use crate::events::{self, Event};
 
 /// One image of the store, with its configuration read.
 #[derive(Clone, Debug)]
@@ -114,7 +125,8 @@ impl Images {
 
     /// The image that `name_or_id` names: a reference (`debian`, `debian:12`,
     /// `localhost/x@sha256:...`), an id or a unique start of one. A name without a registry also
-    /// finds an image of that name at `localhost`, if docker.io has none here.
+    /// finds an image of that name at `localhost`, if docker.io has none here. A digest may be that of
+    /// the manifest or of the index that the image was pulled by.
     ///
     /// # Errors
     /// [`ImageError::NotFound`], [`ImageError::Ambiguous`], [`ImageError::BadReference`], or damage.
@@ -127,7 +139,8 @@ impl Images {
     /// # Errors
     /// As [`Images::resolve`].
     pub fn find(&self, name_or_id: &str) -> Result<Record, ImageError> {
-        find_in(&self.index.read()?, name_or_id).cloned()
+        let records = self.index.read()?;
+        find_pulled(&records, self.store.root(), name_or_id).cloned()
     }
 
     /// Reads the configuration of a listed image.
@@ -192,7 +205,7 @@ impl Images {
     pub fn tag(&self, name_or_id: &str, name: &Reference) -> Result<(), ImageError> {
         let lock = self.index.lock()?;
         let mut records = lock.read()?;
-        let found = find_in(&records, name_or_id)?.clone();
+        let found = find_pulled(&records, self.store.root(), name_or_id)?.clone();
         add_to(
             &mut records,
             NewImage {
@@ -202,7 +215,10 @@ impl Images {
                 size: found.size,
             },
         );
-        lock.write(records)
+        lock.write(records)?;
+        let tagged = Event::image("tag", &found.id, name.tagged().as_deref());
+        events::note(self.store.root(), &[tagged]);
+        Ok(())
     }
 
     /// The manifest of an image.
@@ -249,27 +265,6 @@ impl Images {
         }
         Ok(roots)
     }
-
-    /// Removes from the store what neither a listed image nor one of the `more` stacks of layers
-    /// (those of containers) needs.
-    ///
-    /// # Errors
-    /// [`pellicle_store::StoreError::Busy`] while a container runs, something is mounted or an
-    /// import is in flight; damage of an image, since what it needs cannot be known.
-    pub fn collect(&self, more: Vec<Vec<Digest>>, dry_run: bool) -> Result<Collected, ImageError> {
-        let lock = self.index.lock()?;
-        let records = lock.read()?;
-        let mut roots = self.roots(&records)?;
-        roots.stacks.extend(more);
-        roots
-            .stacks
-            .extend(crate::build::kept(self.store.root(), &records));
-        let collected = self.store.collect(&roots, dry_run)?;
-        if !dry_run {
-            crate::build::sweep(self.store.root(), &records);
-        }
-        Ok(collected)
-    }
 }
 
 /// Puts an image into the list, taking its names from whoever has them.
@@ -296,62 +291,6 @@ fn add_to(records: &mut Vec<Record>, image: NewImage) {
         names: all.into_iter().collect(),
         size,
     });
-}
-
-fn find_in<'a>(records: &'a [Record], text: &str) -> Result<&'a Record, ImageError> {
-    let not_found = || ImageError::NotFound(text.to_owned());
-    if let Ok(digest) = text.parse::<Digest>() {
-        return records
-            .iter()
-            .rev()
-            .find(|r| r.id == digest || r.manifest == digest)
-            .ok_or_else(not_found);
-    }
-    let reference = text.parse::<Reference>();
-    if let Ok(reference) = &reference
-        && let Some(found) = find_reference(records, reference)
-            .or_else(|| find_reference(records, &reference.at_localhost()?))
-    {
-        return Ok(found);
-    }
-    let prefix = text.strip_prefix("sha256:").unwrap_or(text);
-    if prefix.is_empty()
-        || !prefix
-            .bytes()
-            .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-    {
-        // Not even the start of an id: then what is wrong with it as a name is worth telling.
-        reference?;
-        return Err(not_found());
-    }
-    let mut fitting: Vec<&Record> = records
-        .iter()
-        .rev()
-        .filter(|r| r.id.hex().starts_with(prefix))
-        .collect();
-    // One image under two manifests is still one image.
-    fitting.dedup_by_key(|r| r.id);
-    match fitting.as_slice() {
-        [] => Err(not_found()),
-        [one] => Ok(one),
-        more => Err(ImageError::Ambiguous {
-            prefix: text.to_owned(),
-            count: more.len(),
-        }),
-    }
-}
-
-fn find_reference<'a>(records: &'a [Record], reference: &Reference) -> Option<&'a Record> {
-    let Some(digest) = reference.digest() else {
-        let name = reference.tagged()?;
-        return records.iter().find(|r| r.names.contains(&name));
-    };
-    // With a digest the tag is an ornament (distribution/reference): the repository counts.
-    let repository = format!("{}:", reference.repository());
-    records.iter().find(|r| {
-        (r.manifest == *digest || r.id == *digest)
-            && r.names.iter().any(|n| n.starts_with(&repository))
-    })
 }
 
 #[cfg(test)]
@@ -390,47 +329,5 @@ mod tests {
         let list = records(vec![new(1, &["x"]), new(1, &["y"])]);
         assert_eq!(list.len(), 1);
         assert_eq!(list[0].names.len(), 2);
-    }
-
-    #[test]
-    fn images_are_found_by_name_digest_and_start_of_id() {
-        let list = records(vec![new(1, &["x:1"]), new(2, &["localhost/y"])]);
-        let find = |t: &str| find_in(&list, t).map(|r| r.manifest);
-        let (one, two) = (Digest::of(&[1]), Digest::of(&[2]));
-        assert_eq!(find("x:1").unwrap(), one);
-        assert_eq!(
-            find("y").unwrap(),
-            two,
-            "a local name is found without its registry"
-        );
-        assert_eq!(find(&format!("x@{one}")).unwrap(), one);
-        assert_eq!(find(&Digest::of(&[1, 0]).to_string()).unwrap(), one);
-        assert_eq!(find(&Digest::of(&[1, 0]).hex()).unwrap(), one);
-        assert_eq!(find(&short_id(&Digest::of(&[2, 0]))).unwrap(), two);
-        assert!(matches!(find("x"), Err(ImageError::NotFound(_))));
-        assert!(matches!(
-            find("sha256:"),
-            Err(ImageError::BadReference { .. })
-        ));
-        assert!(matches!(
-            find("No Name"),
-            Err(ImageError::BadReference { .. })
-        ));
-        assert!(matches!(
-            find(&format!("y@{one}")),
-            Err(ImageError::NotFound(_))
-        ));
-    }
-
-    #[test]
-    fn a_start_of_two_ids_is_ambiguous() {
-        let list = records((0..40).map(|n| new(n, &[])).collect());
-        let hit = (0..=15u8).any(|d| {
-            matches!(
-                find_in(&list, &format!("{d:x}")),
-                Err(ImageError::Ambiguous { .. })
-            )
-        });
-        assert!(hit, "40 ids and 16 first digits");
     }
 }

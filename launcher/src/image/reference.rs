@@ -196,6 +196,26 @@ fn parse(text: &str) -> Result<Reference, &'static str> {
     })
 }
 
+/// A text's registry, if it begins with one, and the rest.
+#[must_use]
+pub fn split_domain(text: &str) -> (Option<&str>, &str) {
+    match text.split_once('/') {
+        Some((first, rest)) if is_domain(first) => (Some(first), rest),
+        _ => (None, text),
+    }
+}
+
+/// A name without a registry, and its tag and digest with what goes before them; `None` for a name with a
+/// registry.
+#[must_use]
+pub fn short_name(text: &str) -> Option<(&str, &str)> {
+    let (None, text) = split_domain(text) else {
+        return None;
+    };
+    let end = text.find(['@', ':']).unwrap_or(text.len());
+    text.split_at_checked(end)
+}
+
 fn is_hex_id(name: &str) -> bool {
     name.len() == 64 && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }

@@ -1,8 +1,18 @@
 //! Taking names and images off the list.
 
+use std::path::Path;
+
 use pellicle_store::Digest;
 
-use super::{ImageError, Images, Record, familiar, find_in, short_id};
+use super::{
+    ImageError, Images, Record, Reference, familiar,
+    find::{find_pulled, meant},
+    short_id,
+};
+use crate::{
+    events::{self, Event},
+    registry,
+};
 
 /// What [`Images::remove`] did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,20 +41,48 @@ impl Images {
     ) -> Result<Removed, ImageError> {
         let lock = self.index.lock()?;
         let mut records = lock.read()?;
-        let removed = remove_from(&mut records, name_or_id, force, users)?;
+        let root = self.store().root();
+        let found = find_pulled(&records, root, name_or_id)?.clone();
+        // The name by a digest that it was pulled by is only one of its names.
+        let pulled = pulled_name(root, name_or_id);
+        if let Some(name) = pulled.filter(|_| !found.names.is_empty()) {
+            registry::forget_pulled(self.store(), &name);
+            let untagged = Event::image("untag", &found.id, Some(&name));
+            events::note(root, &[untagged]);
+            return Ok(Removed {
+                untagged: vec![name],
+                deleted: None,
+            });
+        }
+        let removed = remove_from(&mut records, &found, name_or_id, force, users)?;
         lock.write(records)?;
+        let untagged = removed.untagged.iter();
+        let untagged = untagged.map(|name| Event::image("untag", &found.id, Some(name)));
+        let deleted = removed.deleted.map(|id| Event::image("delete", &id, None));
+        events::note(root, &untagged.chain(deleted).collect::<Vec<_>>());
         Ok(removed)
     }
 }
 
+/// The full name by digest that `text` is, if an image was pulled by it.
+fn pulled_name(root: &Path, text: &str) -> Option<String> {
+    let reference: Reference = text.parse().ok()?;
+    let local = reference.at_localhost();
+    [Some(reference), local]
+        .into_iter()
+        .flatten()
+        .find(|r| registry::pulled_as(root, r).is_some())
+        .and_then(|r| registry::pulled_key(&r))
+}
+
 fn remove_from(
     records: &mut Vec<Record>,
+    found: &Record,
     name_or_id: &str,
     force: bool,
     users: &dyn Fn(&Digest) -> Vec<String>,
 ) -> Result<Removed, ImageError> {
-    let found = find_in(records, name_or_id)?.clone();
-    let given = named(&found, name_or_id);
+    let given = named(found, name_or_id);
     if given.is_none() && found.names.len() > 1 && !force {
         return Err(ImageError::SeveralNames {
             id: short_id(&found.id),
@@ -95,15 +133,13 @@ fn remove_from(
 
 /// Which of the record's names `text` is; `None` if it is an id or a digest.
 fn named(record: &Record, text: &str) -> Option<String> {
-    let reference: super::Reference = text.parse().ok()?;
+    let reference: Reference = text.parse().ok()?;
     if reference.digest().is_some() {
         return None;
     }
-    [Some(reference.clone()), reference.at_localhost()]
-        .into_iter()
-        .flatten()
-        .filter_map(|r| r.tagged())
-        .find(|name| record.names.contains(name))
+    let is_its = |r: &Reference| r.tagged().filter(|name| record.names.contains(name));
+    let own = is_its(&reference).or_else(|| is_its(&reference.at_localhost()?));
+    own.or_else(|| meant(text).iter().find_map(is_its))
 }
 
 #[cfg(test)]
@@ -123,6 +159,16 @@ mod tests {
         }
     }
 
+    fn take(
+        list: &mut Vec<Record>,
+        text: &str,
+        force: bool,
+        users: &dyn Fn(&Digest) -> Vec<String>,
+    ) -> Result<Removed, ImageError> {
+        let found = super::super::find::find_in(list, text)?.clone();
+        remove_from(list, &found, text, force, users)
+    }
+
     fn nobody(_: &Digest) -> Vec<String> {
         Vec::new()
     }
@@ -134,7 +180,7 @@ mod tests {
     #[test]
     fn one_of_two_names_is_only_untagged_even_in_use() {
         let mut list = vec![record(1, &[X, Y])];
-        let removed = remove_from(&mut list, "y", false, &somebody).unwrap();
+        let removed = take(&mut list, "y", false, &somebody).unwrap();
         assert_eq!(
             removed,
             Removed {
@@ -148,13 +194,13 @@ mod tests {
     #[test]
     fn the_last_name_takes_the_image_along_unless_a_container_uses_it() {
         let mut list = vec![record(1, &[X])];
-        let e = remove_from(&mut list, "x", false, &somebody).unwrap_err();
+        let e = take(&mut list, "x", false, &somebody).unwrap_err();
         assert!(
             matches!(e, ImageError::InUse { .. }) && e.to_string().contains("c0ffee"),
             "{e}"
         );
         assert_eq!(list, [record(1, &[X])], "nothing was changed");
-        let removed = remove_from(&mut list, "x", false, &nobody).unwrap();
+        let removed = take(&mut list, "x", false, &nobody).unwrap();
         assert_eq!(removed.deleted, Some(Digest::of(&[1, 1])));
         assert!(list.is_empty());
     }
@@ -163,9 +209,9 @@ mod tests {
     fn an_id_with_two_names_needs_force() {
         let id = Digest::of(&[1, 1]).hex();
         let mut list = vec![record(1, &[X, Y])];
-        let e = remove_from(&mut list, &id, false, &nobody).unwrap_err();
+        let e = take(&mut list, &id, false, &nobody).unwrap_err();
         assert!(matches!(e, ImageError::SeveralNames { .. }), "{e}");
-        let removed = remove_from(&mut list, &id, true, &nobody).unwrap();
+        let removed = take(&mut list, &id, true, &nobody).unwrap();
         assert_eq!(removed.untagged, [X, Y]);
         assert!(list.is_empty());
     }

@@ -21,7 +21,12 @@ use pellicle_store::{
 use pellicle_union::{CommitError, Watch, write_layer};
 use serde_json::{Value, json};
 
-use super::{Image, ImageError, Images, familiar, own_layers::with_own_layers, parse_manifest};
+use super::{
+    Image, ImageError, Images, familiar,
+    load::{CONTAINERD_NAME, REF_NAME},
+    own_layers::with_own_layers,
+    parse_manifest,
+};
 
 /// Bytes copied at a time.
 const BUFFER: usize = 256 << 10;
@@ -282,8 +287,8 @@ fn descriptors(descriptor: &Value, names: &[String]) -> Vec<Value> {
         let mut named = descriptor.clone();
         if let Some(members) = named.as_object_mut() {
             let annotations = json!({
-                "io.containerd.image.name": name,
-                "org.opencontainers.image.ref.name": tag,
+                CONTAINERD_NAME: name,
+                REF_NAME: tag,
             });
             members.insert("annotations".to_owned(), annotations);
         }

@@ -1,19 +1,15 @@
 //! `registries.conf` (containers-registries.conf(5), version 2): which registries may be spoken to
 //! without TLS, where names are really to be looked for, and mirrors.
-//!
-//! The first file there is counts: `$CONTAINERS_REGISTRIES_CONF`, the user's, the system's.
 
-use std::{
-    env, fs, io,
-    path::{Path, PathBuf},
-};
+mod files;
+
+use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
 use super::{RegistryError, proxy::is_loopback};
 use crate::image::Reference;
 
-const SYSTEM: &str = "/etc/containers/registries.conf";
 /// Docker's name for its registry, and the host that answers for it.
 const HUB: (&str, &str) = ("docker.io", "registry-1.docker.io");
 
@@ -21,6 +17,24 @@ const HUB: (&str, &str) = ("docker.io", "registry-1.docker.io");
 #[derive(Clone, Debug, Default)]
 pub struct Registries {
     rules: Vec<Rule>,
+    /// What short names are looked for in.
+    pub(super) searched: Vec<String>,
+    pub(super) short_names: ShortNames,
+    /// Full names, by short name.
+    pub(super) aliases: BTreeMap<String, String>,
+}
+
+/// How a short name is looked for in several registries (`short-name-mode`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum ShortNames {
+    /// Only where there is one.
+    Enforcing,
+    /// In one after the other.
+    #[default]
+    Permissive,
+    /// The same.
+    Disabled,
 }
 
 /// A place where an image can be.
@@ -62,12 +76,6 @@ impl Endpoint {
     }
 }
 
-#[derive(Debug, Default, Deserialize)]
-struct Document {
-    #[serde(default)]
-    registry: Vec<Rule>,
-}
-
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
 struct Rule {
@@ -89,52 +97,6 @@ struct Mirror {
 }
 
 impl Registries {
-    /// Reads the first file there is; none is no error.
-    ///
-    /// # Errors
-    /// If it cannot be read or is no such file.
-    pub fn load() -> Result<Self, RegistryError> {
-        if let Some(path) = env::var_os("CONTAINERS_REGISTRIES_CONF").filter(|p| !p.is_empty()) {
-            let path = PathBuf::from(path);
-            return Self::read(&path)?.ok_or(RegistryError::File {
-                path,
-                why: "there is no such file, and CONTAINERS_REGISTRIES_CONF names it".to_owned(),
-            });
-        }
-        let own = super::config_home().map(|dir| dir.join("containers/registries.conf"));
-        for path in own.iter().map(PathBuf::as_path).chain([Path::new(SYSTEM)]) {
-            if let Some(found) = Self::read(path)? {
-                return Ok(found);
-            }
-        }
-        Ok(Self::default())
-    }
-
-    fn read(path: &Path) -> Result<Option<Self>, RegistryError> {
-        match fs::read_to_string(path) {
-            Ok(text) => Self::parse(&text)
-                .map(Some)
-                .map_err(|why| RegistryError::File {
-                    path: path.to_owned(),
-                    why,
-                }),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(RegistryError::io("read", path)(e)),
-        }
-    }
-
-    fn parse(text: &str) -> Result<Self, String> {
-        let document: Document = toml::from_str(text).map_err(|e| e.to_string())?;
-        let mut rules = document.registry;
-        for rule in &mut rules {
-            let prefix = rule.prefix.take().or_else(|| rule.location.clone());
-            rule.prefix = Some(prefix.ok_or("a [[registry]] has neither prefix nor location")?);
-        }
-        // The longest prefix that fits decides.
-        rules.sort_by_key(|r| std::cmp::Reverse(r.prefix.as_ref().map_or(0, String::len)));
-        Ok(Self { rules })
-    }
-
     /// Where to look for an image, the first place first: mirrors, then the registry itself.
     /// `tls_verify` is what the command line says, which outweighs the file.
     ///
@@ -302,6 +264,9 @@ insecure = true
             "registry = 3",
             "[[registry]]\ninsecure = true",
             "[[registry]]\nlocation = 1",
+            "short-name-mode = 'x'",
+            "[aliases]\nx = 'no registry'",
+            "[aliases]\n'a.io/x' = 'a.io/y'",
             "x",
         ] {
             assert!(Registries::parse(bad).is_err(), "{bad}");

@@ -82,13 +82,14 @@ impl Client {
         })
     }
 
-    /// Gives the repository a manifest, whose blobs it must have, under `tag`.
+    /// Gives the repository a manifest, whose blobs it must have, under `tag` or its digest. Whether the
+    /// registry lists by itself what the manifest refers to (distribution-spec, `OCI-Subject`).
     pub(super) fn put_manifest(
         &self,
         tag: &str,
         media_type: &str,
         bytes: &[u8],
-    ) -> Result<(), RegistryError> {
+    ) -> Result<bool, RegistryError> {
         let digest = Digest::of(bytes);
         let answer = self.send(Call {
             doing: &format!("push the manifest of {}:{tag}", self.endpoint.full()),
@@ -107,7 +108,7 @@ impl Client {
                 "what the registry made of the manifest",
                 format!("it has the digest {other}, not {digest}"),
             )),
-            _ => Ok(()),
+            _ => Ok(answer.headers().contains_key("oci-subject")),
         }
     }
 

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::RegistryError;
 
 const VERSION: u32 = 1;
+const DIR: &str = "registry";
 const SIZE_MAX: u64 = 64 << 20;
 /// Repositories remembered for one blob, the newest.
 const ORIGINS_MAX: usize = 8;
@@ -51,7 +52,12 @@ pub(super) struct Known {
 impl Known {
     /// What is remembered in `store`.
     pub(super) fn read(store: &Store) -> Self {
-        let path = dir(store).join("known.json");
+        Self::read_at(store.root())
+    }
+
+    /// What is remembered in the store at `root`.
+    pub(super) fn read_at(root: &Path) -> Self {
+        let path = root.join(DIR).join("known.json");
         match load(&path) {
             Ok(known) => known,
             Err(error) => {
@@ -168,10 +174,26 @@ impl Known {
     pub(super) fn pulled(&self, name: &str) -> Option<Digest> {
         self.pulled.get(name)?.parse().ok()
     }
+
+    /// All names by digest, by the manifest that they stand for.
+    pub(super) fn all_pulled(&self) -> BTreeMap<Digest, Vec<String>> {
+        let mut all: BTreeMap<Digest, Vec<String>> = BTreeMap::new();
+        for (name, manifest) in &self.pulled {
+            if let Ok(manifest) = manifest.parse() {
+                all.entry(manifest).or_default().push(name.clone());
+            }
+        }
+        all
+    }
+
+    /// A name by digest stands for nothing any more.
+    pub(super) fn forget_pulled(&mut self, name: &str) {
+        self.pulled.remove(name);
+    }
 }
 
 fn dir(store: &Store) -> PathBuf {
-    store.root().join("registry")
+    store.root().join(DIR)
 }
 
 fn load(path: &Path) -> io::Result<Known> {

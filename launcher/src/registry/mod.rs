@@ -17,18 +17,28 @@ mod error;
 mod http;
 mod known;
 mod layers;
+pub mod layout;
+mod lists;
 pub mod login;
 pub(crate) mod media_type;
 mod proxy;
 pub mod pull;
 pub mod push;
+mod referrers;
 mod retry;
+pub mod search;
+mod short_names;
 mod tls;
 mod upload;
 
-use std::path::PathBuf;
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use pellicle_store::{Digest, Store};
+
+use crate::image::Reference;
 
 pub use client::{Access, Client};
 pub use compress::{Compression, CompressionFormat};
@@ -36,6 +46,8 @@ pub use config::{Endpoint, Registries};
 pub use content::{Blob, Document};
 pub use credentials::{Credentials, Secret, Source, login_file};
 pub use error::{RegistryError, TransportError};
+pub use lists::Found;
+pub use referrers::Carried;
 pub use retry::Retry;
 pub use upload::How;
 
@@ -43,6 +55,39 @@ pub use upload::How;
 /// that it was pulled from, because the layer was here already.
 pub(crate) fn is_elsewhere(store: &Store, blob: &Digest, diff_id: &Digest) -> bool {
     store.has_tree(diff_id) && known::Known::read(store).is_elsewhere(blob, diff_id)
+}
+
+/// The manifest of the image that was pulled by a name with a digest, of its own or of an index, into the
+/// store at `root`.
+pub(crate) fn pulled_as(root: &Path, reference: &Reference) -> Option<Digest> {
+    known::Known::read_at(root).pulled(&pulled_key(reference)?)
+}
+
+/// `REGISTRY/REPOSITORY@DIGEST` of a name with a digest.
+pub(crate) fn pulled_key(reference: &Reference) -> Option<String> {
+    Some(format!(
+        "{}@{}",
+        reference.repository(),
+        reference.digest()?
+    ))
+}
+
+/// The names that a short name stands for by `registries.conf`; none if that says nothing or makes no sense.
+pub(crate) fn stand_for(short: &str) -> Vec<Reference> {
+    let found = Registries::load().and_then(|registries| registries.candidates(short));
+    found.unwrap_or_default()
+}
+
+/// By manifest, the names by digest that its image was pulled by.
+pub(crate) fn pulled_names(store: &Store) -> BTreeMap<Digest, Vec<String>> {
+    known::Known::read(store).all_pulled()
+}
+
+/// An image is no longer known by that name.
+pub(crate) fn forget_pulled(store: &Store, name: &str) {
+    if let Err(error) = known::Known::change(store, |known| known.forget_pulled(name)) {
+        tracing::warn!(%error, "the name {name} is not forgotten");
+    }
 }
 
 /// Where the user's settings are: `$XDG_CONFIG_HOME`, else `~/.config`.

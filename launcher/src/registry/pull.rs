@@ -7,7 +7,9 @@ use super::{
     choose::{Chosen, choose, sha256},
     known::Known,
     layers,
+    referrers::{self, Carried},
 };
+use crate::events::{self, Event};
 use crate::image::{
     CONFIG_MAX, Image, ImageError, Images, NewImage, Platform, Reference, parse_config,
 };
@@ -49,6 +51,17 @@ pub struct Pulled {
     pub digest: Digest,
     /// Its layers, lowest first.
     pub layers: Vec<PulledLayer>,
+    /// What refers to it and came along.
+    pub referrers: Vec<Carried>,
+}
+
+/// What is to be pulled of a name.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// The machine it is for.
+    pub platform: &'a Platform,
+    /// Also what refers to it: signatures, lists of contents.
+    pub referrers: bool,
 }
 
 /// A layer of a pulled image.
@@ -75,22 +88,25 @@ pub fn ensure(
     access: &dyn Fn() -> Result<Access, RegistryError>,
     show: &dyn Show,
 ) -> Result<Image, RegistryError> {
-    let name = name.strip_prefix("docker://").unwrap_or(name);
-    let here = match find(images, name) {
+    let here = match images.resolve(name) {
         Ok(image) => Some(image).filter(|i| fits(i, platform)),
         Err(ImageError::NotFound(_)) => None,
         Err(e) => return Err(e.into()),
     };
     let may_pull = match (policy, &here) {
-        (PullPolicy::Always, _) | (PullPolicy::Missing, None) => name.parse::<Reference>().ok(),
-        _ => None,
+        (PullPolicy::Always, _) | (PullPolicy::Missing, None) => name.parse::<Reference>().is_ok(),
+        _ => false,
     };
-    let Some(reference) = may_pull else {
+    if !may_pull {
         return here.ok_or_else(|| ImageError::NotFound(name.to_owned()).into());
-    };
+    }
     let host = Platform::host();
-    let pulled = access()
-        .and_then(|access| pull(images, &access, &reference, platform.unwrap_or(&host), show))
+    let wanted = Wanted {
+        platform: platform.unwrap_or(&host),
+        referrers: false,
+    };
+    let (_, pulled) = access()
+        .and_then(|access| pull_named(images, &access, name, &wanted, show))
         .map_err(|source| match policy {
             PullPolicy::Always => source,
             _ => RegistryError::NotHere {
@@ -107,26 +123,41 @@ fn fits(image: &Image, platform: Option<&Platform>) -> bool {
     platform.is_none_or(|p| p.takes(&architecture, variant))
 }
 
-/// The image in the store that `name` names. A digest may be that of the index it was pulled by.
+/// Pulls what `text` names, which may be a short name: the first of what it can stand for that is there.
 ///
 /// # Errors
-/// As [`Images::resolve`].
-pub fn find(images: &Images, name: &str) -> Result<Image, ImageError> {
-    let missing = match images.resolve(name) {
-        Err(e @ ImageError::NotFound(_)) => e,
-        other => return other,
-    };
-    let by_digest = name.parse::<Reference>().ok().and_then(|r| {
-        let key = format!("{}@{}", r.repository(), r.digest()?);
-        Known::read(images.store()).pulled(&key)
-    });
-    match by_digest {
-        Some(manifest) => images.resolve(&manifest.to_string()).map_err(|e| match e {
-            ImageError::NotFound(_) => missing,
-            other => other,
-        }),
-        None => Err(missing),
+/// As [`pull`], for the last of them.
+pub fn pull_named(
+    images: &Images,
+    access: &Access,
+    text: &str,
+    wanted: &Wanted<'_>,
+    show: &dyn Show,
+) -> Result<(Reference, Pulled), RegistryError> {
+    let mut candidates = access.registries.candidates(text)?;
+    let last = candidates.pop();
+    for reference in candidates {
+        match pull(images, access, &reference, wanted, show) {
+            Ok(pulled) => return Ok((reference, pulled)),
+            Err(RegistryError::Cancelled) => return Err(RegistryError::Cancelled),
+            Err(error) => show.warn(&format!("{reference} is passed over: {error}")),
+        }
     }
+    let reference = match last {
+        Some(reference) => reference,
+        None => text.parse()?,
+    };
+    let pulled = pull(images, access, &reference, wanted, show)?;
+    Ok((reference, pulled))
+}
+
+/// All tags of the repository that `reference` names, at the first place that tells.
+///
+/// # Errors
+/// If it cannot be asked.
+pub fn tags(access: &Access, reference: &Reference) -> Result<Vec<String>, RegistryError> {
+    let home = access.registries.home(reference, access.tls_verify)?;
+    Client::connect(access, home)?.tags()
 }
 
 /// Pulls an image and lists it under its name.
@@ -138,9 +169,10 @@ pub fn pull(
     images: &Images,
     access: &Access,
     reference: &Reference,
-    platform: &Platform,
+    wanted: &Wanted<'_>,
     show: &dyn Show,
 ) -> Result<Pulled, RegistryError> {
+    let platform = wanted.platform;
     // What is in the store already must stay until the image that needs it is listed.
     let _lock = images.store().lock_shared()?;
     let which = match (reference.digest(), reference.tag()) {
@@ -171,7 +203,7 @@ pub fn pull(
         let why = format!("it has {layers} layers, and its configuration {promised}");
         return Err(RegistryError::invalid(what, why));
     }
-    let wanted = chosen
+    let layers = chosen
         .manifest
         .layers()
         .iter()
@@ -183,8 +215,8 @@ pub fn pull(
                 diff_id: *diff_id,
             })
         });
-    let wanted = wanted.collect::<Result<Vec<_>, RegistryError>>()?;
-    let fetched = layers::fetch(images.store(), &client, &wanted, &access.cancel, show)?;
+    let layers = layers.collect::<Result<Vec<_>, RegistryError>>()?;
+    let fetched = layers::fetch(images.store(), &client, &layers, &access.cancel, show)?;
     let mut size = 0_u64;
     for one in &fetched {
         size = size.saturating_add(match one.content_bytes {
@@ -207,9 +239,16 @@ pub fn pull(
         .check()
         .map_err(|_| RegistryError::Cancelled)?;
     // Before it is listed: some of this says why blobs of it are not in the store.
-    remember(images, reference, &client, &chosen, &wanted, &id)?;
+    remember(images, reference, &client, &chosen, &layers, &id)?;
     images.add(image.clone())?;
+    let pulled = Event::image("pull", &image.id, Some(&reference.to_string()));
+    events::note(images.store().root(), &[pulled]);
+    let referrers = match wanted.referrers {
+        true => referrers::pull(images, &client, &chosen.way, show)?,
+        false => Vec::new(),
+    };
     Ok(Pulled {
+        referrers,
         image,
         digest: chosen
             .way

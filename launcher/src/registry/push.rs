@@ -12,8 +12,10 @@ use super::{
     known::{Known, Made},
     media_type,
     pull::Show,
+    referrers::{self, Carried},
     upload::{Along, Content, How},
 };
+use crate::events::{self, Event};
 use crate::image::{Image, Images, Reference, parse_manifest};
 
 /// What was pushed.
@@ -25,6 +27,8 @@ pub struct Pushed {
     pub size: u64,
     /// Layers, lowest first, then the configuration.
     pub blobs: Vec<PushedBlob>,
+    /// What refers to it and went along.
+    pub referrers: Vec<Carried>,
 }
 
 /// A blob of a pushed image.
@@ -40,7 +44,7 @@ pub struct PushedBlob {
 
 /// What is to be done for one blob.
 #[derive(Clone, Copy, Debug)]
-enum Piece {
+pub(super) enum Piece {
     /// It is in the store as it is to be.
     Kept(Digest, u64),
     /// It is the layer of that diff id, which is to be compressed.
@@ -60,6 +64,7 @@ pub fn push(
     image: &Image,
     to: &Reference,
     compression: Compression,
+    referrers: bool,
     show: &dyn Show,
 ) -> Result<Pushed, RegistryError> {
     let store = images.store();
@@ -102,14 +107,40 @@ pub fn push(
     if let Err(error) = noted {
         tracing::warn!(%error, "what was pushed is not remembered");
     }
+    let event = Event::image("push", &image.id, Some(&to.to_string()));
+    events::note(store.root(), &[event]);
+    let referrers = match referrers {
+        true => carry(images, &client, image, &Digest::of(&sent), show)?,
+        false => Vec::new(),
+    };
     Ok(Pushed {
+        referrers,
         digest: Digest::of(&sent),
         size: sent.len() as u64,
         blobs,
     })
 }
 
-fn pieces(
+/// Sends along what refers to the image, as far as it refers to what is there now.
+fn carry(
+    images: &Images,
+    client: &Client,
+    image: &Image,
+    sent: &Digest,
+    show: &dyn Show,
+) -> Result<Vec<Carried>, RegistryError> {
+    for subject in images.subjects(&image.manifest) {
+        let others = images.referrers(&subject)?.len();
+        if subject != *sent && others > 0 {
+            show.warn(&format!(
+                "{others} that refer to {subject} do not go along: it is not what was pushed"
+            ));
+        }
+    }
+    referrers::push(images, client, sent, show)
+}
+
+pub(super) fn pieces(
     store: &Store,
     known: &Known,
     image: &Image,
@@ -204,7 +235,7 @@ impl Work<'_> {
 }
 
 /// The manifest with what its layers became; as it is, to the byte, if none was made.
-fn with_made(
+pub(super) fn with_made(
     text: &[u8],
     kind: &str,
     made: &[(Piece, PushedBlob)],

@@ -75,7 +75,7 @@ impl Finding {
 /// # Errors
 /// If nothing can be written, or a template names a field that is none.
 pub(super) fn print(out: &Output, format: &Format, findings: &[Finding]) -> Result<(), CliError> {
-    if *format != Format::Table {
+    if !matches!(format, Format::Table) {
         let rows: Vec<Value> = findings.iter().map(Finding::row).collect();
         return format.print(out, &[], &rows);
     }

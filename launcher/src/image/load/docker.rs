@@ -4,7 +4,7 @@
 use pellicle_store::{Digest, import::ImportedLayer};
 use serde::Deserialize;
 
-use super::{IMAGES_MAX, LAYERS_MAX, LoadError, Loader};
+use super::{IMAGES_MAX, LAYERS_MAX, LoadError, Loader, picked};
 use crate::image::{CONFIG_MAX, MANIFEST_MAX, NewImage, Reference, parse_config};
 
 #[derive(Deserialize)]
@@ -18,13 +18,21 @@ struct Saved {
 pub(super) fn load(loader: &Loader<'_>) -> Result<Vec<NewImage>, LoadError> {
     const WHAT: &str = "manifest.json";
     let text = loader.document(WHAT, "the list of images", MANIFEST_MAX)?;
-    let list: Vec<Saved> =
+    let mut list: Vec<Saved> =
         serde_json::from_slice(&text).map_err(|e| LoadError::invalid(WHAT, e.to_string()))?;
     if list.is_empty() {
         return Err(LoadError::invalid(WHAT, "it lists no image"));
     }
     if list.len() > IMAGES_MAX {
         return Err(LoadError::invalid(WHAT, "it lists more than 1000 images"));
+    }
+    if let Some(pick) = &loader.options.pick {
+        let names: Vec<Vec<String>> = list
+            .iter()
+            .map(|saved| saved.repo_tags.clone().unwrap_or_default())
+            .collect();
+        let at = picked(&loader.source.name(), pick, &names)?;
+        list = list.into_iter().skip(at).take(1).collect();
     }
     list.iter().map(|saved| load_one(loader, saved)).collect()
 }

@@ -53,6 +53,14 @@ pub enum LoadError {
         /// What is wrong.
         why: String,
     },
+    /// It is not clear which of its images is meant, or there is none such.
+    #[error("cannot choose an image of {source_name}: {why}")]
+    Choice {
+        /// What was to be loaded.
+        source_name: String,
+        /// What there is.
+        why: String,
+    },
     /// No image is for this machine.
     #[error("no image for {wanted} in {what}; there are: {found}")]
     Platform {

@@ -19,9 +19,12 @@ use pellicle_store::{
 };
 
 pub use error::LoadError;
+pub(crate) use oci::{CONTAINERD_NAME, REF_NAME};
 use source::Source;
 
-use super::{Images, NewImage, Platform, Reference};
+use crate::events::{self, Event};
+
+use super::{FileKind, FileLocation, Images, NewImage, Pick, Platform, Reference};
 
 /// More layers than any engine makes (docker stops at 127); bounds what a claim can cost.
 const LAYERS_MAX: usize = 1000;
@@ -44,6 +47,8 @@ pub struct LoadOptions {
     pub platform: Platform,
     /// Name for the only image of the source, instead of those it has.
     pub name: Option<Reference>,
+    /// Only that one; all without.
+    pub pick: Option<Pick>,
     /// A request to stop.
     pub cancel: Cancel,
 }
@@ -62,6 +67,7 @@ pub fn load(
 ) -> Result<Vec<NewImage>, LoadError> {
     let loaded = read(images, from, options, progress)?;
     images.add_all(loaded.clone())?;
+    note(images, &loaded);
     Ok(loaded)
 }
 
@@ -120,6 +126,113 @@ pub fn read(
         }
     }
     Ok(loaded)
+}
+
+/// Reads the image at `at` and lists it without names that it may have there, unless `named`: those are
+/// then given to it.
+///
+/// # Errors
+/// As [`load`]; [`LoadError::Choice`] if there is no such image, or not only one.
+pub fn from_file(
+    images: &Images,
+    at: &FileLocation,
+    named: bool,
+    options: LoadOptions,
+    progress: &dyn Fn(&str, u64) -> Box<dyn Progress>,
+) -> Result<NewImage, LoadError> {
+    let options = LoadOptions {
+        pick: Some(at.pick.clone()),
+        ..options
+    };
+    check_kind(at)?;
+    let mut loaded = read(images, &From::Path(&at.path), &options, progress)?;
+    let (Some(mut image), true) = (loaded.pop(), loaded.is_empty()) else {
+        return Err(LoadError::Choice {
+            source_name: at.to_string(),
+            why: "it does not hold one image".to_owned(),
+        });
+    };
+    if !named {
+        image.names.clear();
+    }
+    images.add_once(image.clone())?;
+    note(images, std::slice::from_ref(&image));
+    Ok(image)
+}
+
+fn note(images: &Images, loaded: &[NewImage]) {
+    let event = |image: &NewImage| {
+        let name = image.names.first().and_then(Reference::tagged);
+        Event::image("load", &image.id, name.as_deref())
+    };
+    let all: Vec<Event> = loaded.iter().map(event).collect();
+    events::note(images.store().root(), &all);
+}
+
+/// The manifest, or the index of an image's platforms, that is at `at`, as it is there.
+///
+/// # Errors
+/// As [`from_file`]; a docker-archive has none.
+pub fn document(at: &FileLocation, spool: &Path, cancel: &Cancel) -> Result<Vec<u8>, LoadError> {
+    check_kind(at)?;
+    let source = Source::open(&at.path, spool, cancel)?;
+    oci::document(&source, &at.pick)
+}
+
+/// A directory is no archive, and an archive no directory, whatever it holds.
+fn check_kind(at: &FileLocation) -> Result<(), LoadError> {
+    let meta = std::fs::metadata(&at.path).map_err(|source| LoadError::Io {
+        doing: "read",
+        path: at.path.clone(),
+        source,
+    })?;
+    match (at.kind, meta.is_dir()) {
+        (FileKind::Oci, false) => Err(LoadError::NoImages {
+            source_name: at.to_string(),
+            why: "it is no directory; an archive is named oci-archive:FILE".to_owned(),
+        }),
+        (FileKind::OciArchive | FileKind::DockerArchive, true) => Err(LoadError::NoImages {
+            source_name: at.to_string(),
+            why: "it is a directory; an OCI layout is named oci:DIR".to_owned(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Which of a source's images, whose names `names` gives, is picked.
+fn picked(source: &str, pick: &Pick, names: &[Vec<String>]) -> Result<usize, LoadError> {
+    let choice = |why: String| LoadError::Choice {
+        source_name: source.to_owned(),
+        why,
+    };
+    let there = || {
+        let all: Vec<&str> = names.iter().flatten().map(String::as_str).collect();
+        match all.as_slice() {
+            [] => "none has a name".to_owned(),
+            all => format!("there are {}", all.join(", ")),
+        }
+    };
+    match pick {
+        Pick::Only if names.len() == 1 => Ok(0),
+        Pick::Only => Err(choice(format!(
+            "it holds {} images; {}",
+            names.len(),
+            there()
+        ))),
+        Pick::At(at) if *at < names.len() => Ok(*at),
+        Pick::At(at) => Err(choice(format!(
+            "it has no image @{at}, only {} counted from 0",
+            names.len()
+        ))),
+        Pick::Named(wanted) => {
+            let full = |name: &str| name.parse::<Reference>().ok()?.tagged();
+            let same = |name: &String| name == wanted || full(name) == full(wanted);
+            let exact = |all: &Vec<String>| all.iter().any(|n| n == wanted);
+            let at = names.iter().position(exact);
+            at.or_else(|| names.iter().position(|all| all.iter().any(same)))
+                .ok_or_else(|| choice(format!("it has no image {wanted}; {}", there())))
+        }
+    }
 }
 
 fn guess(source: &Source) -> Result<String, LoadError> {

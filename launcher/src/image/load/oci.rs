@@ -5,29 +5,31 @@ use std::collections::HashMap;
 use oci_spec::image::{Descriptor, ImageIndex, OciLayout};
 use pellicle_store::{Digest, import::ImportedLayer};
 
-use super::{IMAGES_MAX, LAYERS_MAX, LoadError, Loader};
+use super::{IMAGES_MAX, LAYERS_MAX, LoadError, Loader, Source, picked};
 use crate::{
     image::{
-        CONFIG_MAX, MANIFEST_MAX, NewImage, Reference, choose_platform, parse_config,
+        CONFIG_MAX, MANIFEST_MAX, NewImage, Pick, Reference, choose_platform, parse_config,
         parse_manifest, total_size,
     },
     registry::media_type::{CONFIGS, INDEXES, MANIFESTS},
 };
 
+/// What most tools give a tag, some a whole name (image-spec annotations.md).
+pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// The full name, as containerd and docker have it.
+pub(crate) const CONTAINERD_NAME: &str = "io.containerd.image.name";
+
 /// Indexes in indexes; real ones have one level (image, then platforms).
 const DEPTH_MAX: usize = 4;
 
 pub(super) fn load(loader: &Loader<'_>, stem: Option<&str>) -> Result<Vec<NewImage>, LoadError> {
-    if let Some(text) = loader.source.small("oci-layout", 64 << 10)? {
-        let layout: OciLayout = serde_json::from_slice(&text)
-            .map_err(|e| LoadError::invalid("oci-layout", e.to_string()))?;
-        if !layout.image_layout_version().starts_with("1.") {
-            let why = format!("its version is {:?}, not 1", layout.image_layout_version());
-            return Err(LoadError::invalid("oci-layout", why));
-        }
+    let mut index = top(loader.source)?;
+    if let Some(pick) = &loader.options.pick {
+        let names: Vec<Vec<String>> = index.manifests().iter().map(names_of).collect();
+        let at = picked(&loader.source.name(), pick, &names)?;
+        let one = index.manifests().get(at).cloned();
+        index.set_manifests(one.into_iter().collect());
     }
-    let text = loader.document("index.json", "the list of images", MANIFEST_MAX)?;
-    let index = parse_index("index.json", &text)?;
     let mut loaded: Vec<NewImage> = Vec::new();
     // One image under several names has a descriptor for each.
     let mut known: HashMap<Digest, usize> = HashMap::new();
@@ -57,6 +59,55 @@ pub(super) fn load(loader: &Loader<'_>, stem: Option<&str>) -> Result<Vec<NewIma
     Ok(loaded)
 }
 
+/// The layout's own index.
+fn top(source: &Source) -> Result<ImageIndex, LoadError> {
+    if let Some(text) = source.small("oci-layout", 64 << 10)? {
+        let layout: OciLayout = serde_json::from_slice(&text)
+            .map_err(|e| LoadError::invalid("oci-layout", e.to_string()))?;
+        if !layout.image_layout_version().starts_with("1.") {
+            let why = format!("its version is {:?}, not 1", layout.image_layout_version());
+            return Err(LoadError::invalid("oci-layout", why));
+        }
+    }
+    let text = source
+        .small("index.json", MANIFEST_MAX)?
+        .ok_or_else(|| LoadError::Missing {
+            what: "the list of images".to_owned(),
+            member: "index.json".to_owned(),
+        })?;
+    parse_index("index.json", &text)
+}
+
+/// What an image is called in the layout.
+fn names_of(descriptor: &Descriptor) -> Vec<String> {
+    let annotations = descriptor.annotations().as_ref();
+    let named = |key: &str| annotations.and_then(|a| a.get(key)).cloned();
+    [REF_NAME, CONTAINERD_NAME]
+        .into_iter()
+        .filter_map(named)
+        .filter(|n| !n.is_empty())
+        .collect()
+}
+
+/// The manifest or index that the layout has for an image, as it is.
+pub(super) fn document(source: &Source, pick: &Pick) -> Result<Vec<u8>, LoadError> {
+    if source.member("index.json")?.is_none() {
+        return Err(LoadError::NoImages {
+            source_name: source.name(),
+            why: "it is no OCI layout, and nothing else has manifests".to_owned(),
+        });
+    }
+    let index = top(source)?;
+    let names: Vec<Vec<String>> = index.manifests().iter().map(names_of).collect();
+    let at = picked(&source.name(), pick, &names)?;
+    let descriptor = index
+        .manifests()
+        .get(at)
+        .ok_or_else(|| LoadError::invalid("index.json", "it lists nothing"))?;
+    let what = format!("the manifest {}", descriptor.digest());
+    Ok(blob(source, descriptor, &what, MANIFEST_MAX)?.1)
+}
+
 fn parse_index(what: &str, text: &[u8]) -> Result<ImageIndex, LoadError> {
     let index: ImageIndex =
         serde_json::from_slice(text).map_err(|e| LoadError::invalid(what, e.to_string()))?;
@@ -76,13 +127,10 @@ fn name_of(descriptor: &Descriptor, stem: Option<&str>) -> Result<Option<Referen
     let Some(annotations) = descriptor.annotations() else {
         return Ok(None);
     };
-    if let Some(full) = annotations.get("io.containerd.image.name") {
+    if let Some(full) = annotations.get(CONTAINERD_NAME) {
         return Ok(Some(full.parse()?));
     }
-    let Some(name) = annotations
-        .get("org.opencontainers.image.ref.name")
-        .filter(|n| !n.is_empty())
-    else {
+    let Some(name) = annotations.get(REF_NAME).filter(|n| !n.is_empty()) else {
         return Ok(None);
     };
     if name.contains([':', '/']) {
@@ -104,7 +152,7 @@ fn choose(loader: &Loader<'_>, start: &Descriptor) -> Result<(Digest, Vec<u8>), 
                 format!("it is a {media_type:?}, not an image"),
             ));
         }
-        let (digest, text) = blob(loader, &descriptor, &what, MANIFEST_MAX)?;
+        let (digest, text) = blob(loader.source, &descriptor, &what, MANIFEST_MAX)?;
         if !is_index {
             return Ok((digest, text));
         }
@@ -129,7 +177,7 @@ fn best(loader: &Loader<'_>, what: &str, index: ImageIndex) -> Result<Descriptor
 
 /// A small blob, checked against the size and digest of its descriptor.
 fn blob(
-    loader: &Loader<'_>,
+    source: &Source,
     descriptor: &Descriptor,
     what: &str,
     max: u64,
@@ -141,7 +189,13 @@ fn blob(
             format!("it claims more than {max} bytes"),
         ));
     }
-    let text = loader.document(&member_of(&digest), what, max)?;
+    let member = member_of(&digest);
+    let text = source
+        .small(&member, max)?
+        .ok_or_else(|| LoadError::Missing {
+            what: what.to_owned(),
+            member,
+        })?;
     if text.len() as u64 != descriptor.size() {
         let why = format!(
             "it has {} bytes, and {} were announced",
@@ -187,7 +241,7 @@ fn load_one(loader: &Loader<'_>, digest: Digest, text: &[u8]) -> Result<NewImage
         ));
     }
     let config_what = format!("the configuration {}", manifest.config().digest());
-    let (id, config) = blob(loader, manifest.config(), &config_what, CONFIG_MAX)?;
+    let (id, config) = blob(loader.source, manifest.config(), &config_what, CONFIG_MAX)?;
     let (_, diff_ids) =
         parse_config(&config).map_err(|why| LoadError::invalid(&config_what, why))?;
     if diff_ids.len() != manifest.layers().len() || diff_ids.len() > LAYERS_MAX {
