@@ -110,6 +110,20 @@ fn details(text: &mut String, result: &Measured, paint: Paint) {
     }
 }
 
+/// What a row has beside times and messages.
+pub(crate) fn extras(row: &Row) -> Vec<String> {
+    let told = |(name, value): (&String, &f64)| match name.as_str() {
+        extra::SPACE => format!("{} on disk", bytes(*value)),
+        extra::COPIED_UP => format!("{} copied up", bytes(*value)),
+        extra::RESIDENT => format!("{value:.1} MiB resident"),
+        extra::PAGE_CACHE => format!("{value:.1} MiB page cache"),
+        extra::WIRE => format!("{} over the wire", bytes(*value)),
+        extra::SPACE_RATIO => format!("{value:.2} of the bytes of all files"),
+        other => format!("{other} {value}"),
+    };
+    row.extra.iter().map(told).collect()
+}
+
 /// What a row has beside times.
 fn more(row: &Row) -> Option<String> {
     let mut parts = Vec::new();
@@ -124,20 +138,7 @@ fn more(row: &Row) -> Option<String> {
             .collect();
         parts.push(format!("{sum} messages ({})", named.join(", ")));
     }
-    for (name, what, is_bytes) in [
-        (extra::SPACE, "on disk", true),
-        (extra::COPIED_UP, "copied up", true),
-        (extra::RESIDENT, "MiB resident", false),
-        (extra::PAGE_CACHE, "MiB page cache", false),
-    ] {
-        if let Some(value) = row.extra.get(name) {
-            parts.push(if is_bytes {
-                format!("{} {what}", bytes(*value))
-            } else {
-                format!("{value:.1} {what}")
-            });
-        }
-    }
+    parts.extend(extras(row));
     (!parts.is_empty()).then(|| parts.join("; "))
 }
 

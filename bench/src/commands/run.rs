@@ -21,7 +21,7 @@ use crate::{
     drivers::{self, Driver, ring, unmount_all_under},
     machine::{Clock, Machine},
     model::{FORMAT, LeftOut, Measured, Report, derive},
-    setup::{Interrupted, Places, Setup, Who, is_root},
+    setup::{Interrupted, Places, Setup, Who, WorkDir, clear_leftovers, is_root},
     table,
     workloads::{self, Custom, Plan, Workload},
 };
@@ -38,6 +38,7 @@ use crate::{
   pellicle-bench run depth first-byte --driver pellicle --driver fuse-overlayfs
   pellicle-bench run --all --rootless --output rootless.json
   pellicle-bench run untar --fuse-overlayfs .cache/cargo/bin/fuse-overlayfs
+  pellicle-bench run pull pull-shared push-shared --image-size 100
   pellicle-bench run --workload bench/example.toml")]
 pub(crate) struct RunArgs {
     /// What to measure: names, or series as `depth`, of `pellicle-bench list`
@@ -91,6 +92,9 @@ pub(crate) struct RunArgs {
     /// Where the run works: on the file system that drivers are to stand on
     #[arg(long, value_name = "DIR", default_value = "/var/tmp")]
     work: PathBuf,
+    /// The size in MB of the image that registries are measured with
+    #[arg(long, default_value_t = 500, value_name = "MB", value_parser = clap::value_parser!(u64).range(1..=20_000))]
+    image_size: u64,
     /// Fail if a floor is missed
     #[arg(long)]
     check: bool,
@@ -164,25 +168,19 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn new(args: &'a RunArgs, who: Who, stop: Arc<AtomicBool>) -> Result<Self> {
         let workloads = chosen_workloads(args)?;
-        let mut warnings = Vec::new();
-        let ring = (who == Who::Root).then(ring::SwitchedOn::new).flatten();
-        if ring.is_some() {
-            warnings.push(
-                "FUSE over io_uring was off on this machine, and is on for this run".to_owned(),
-            );
-        }
+        let (work, ring, mut warnings) = begin(args, who)?;
         let plan = Plan {
             rounds: args.rounds,
             rootless: args.rootless || who != Who::Root,
             drivers: chosen_drivers(args)?,
             reference: args.reference.clone(),
+            image_bytes: args.image_size * 1_000_000,
         };
         let places = Places {
             pellicle: program(args.pellicle.as_deref(), "pellicle")?,
             overlay: program(args.overlay.as_deref(), "pellicle-overlay")?,
             image: args.image.clone(),
             cache: args.cache.clone(),
-            work: args.work.clone(),
         };
         let debug = |path: &Path| path.components().any(|c| c.as_os_str() == "debug");
         if cfg!(debug_assertions) || debug(&places.pellicle) || debug(&places.overlay) {
@@ -195,7 +193,7 @@ impl<'a> Run<'a> {
         }
         Ok(Self {
             args,
-            setup: Setup::new(who, &places, bar.clone(), Arc::clone(&stop))?,
+            setup: Setup::new(who, &places, work, bar.clone(), Arc::clone(&stop))?,
             plan,
             workloads,
             machine,
@@ -350,6 +348,34 @@ impl<'a> Run<'a> {
         report.figures = derive(&report);
         report
     }
+}
+
+/// The run's own directory, after those of runs that were killed; the kernel's switch; what to tell.
+fn begin(args: &RunArgs, who: Who) -> Result<(WorkDir, Option<ring::SwitchedOn>, Vec<String>)> {
+    // The part in a namespace works in a directory of the run's.
+    let leftovers = if args.inside {
+        Default::default()
+    } else {
+        clear_leftovers(&args.work)
+    };
+    let work = WorkDir::make(&args.work)?;
+    let mut told = leftovers.told;
+    let left_on = leftovers.switched && ring::is_on();
+    if who != Who::Root || !(left_on || ring::can_be_switched_on()) {
+        return Ok((work, None, told));
+    }
+    // Noted first: whatever ends this run, the next one knows.
+    work.note_switch()?;
+    let ring = ring::SwitchedOn::new();
+    if ring.is_some() {
+        let text = if left_on {
+            "FUSE over io_uring was left on by a run that was killed; it is off after this run"
+        } else {
+            "FUSE over io_uring was off on this machine, and is on for this run"
+        };
+        told.push(text.to_owned());
+    }
+    Ok((work, ring, told))
 }
 
 /// Which drivers' rounds differed too much.

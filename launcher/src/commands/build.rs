@@ -22,7 +22,10 @@ use crate::{
     container::request::Network,
     image::{Images, Platform, Reference},
     interrupt,
-    registry::pull::{self, PullPolicy},
+    registry::{
+        download,
+        pull::{self, PullPolicy},
+    },
 };
 
 /// Names of the file in the context, the first that is there counts (podman's order).
@@ -46,6 +49,7 @@ const FILE_MAX: u64 = 2 << 20;
   pellicle build -t app:1 .
   pellicle build -f docker/Dockerfile --build-arg VERSION=2 --target test .
   pellicle build --secret id=token,src=$HOME/.token --network host -t app .
+  pellicle build --ssh default --network host -t app .    RUN --mount=type=ssh has the ssh agent
   SOURCE_DATE_EPOCH=0 pellicle build -q -t app .          the same input gives the same digest
   pellicle build --output type=local,dest=out .           the files instead of an image
   pellicle build -t tools -f - . <Containerfile")]
@@ -62,6 +66,9 @@ pub struct BuildArgs {
     /// A file (or variable) that RUN --mount=type=secret shows and no layer has
     #[arg(long, value_name = "id=NAME[,src=FILE|,env=VARIABLE]")]
     pub secret: Vec<String>,
+    /// An ssh agent that RUN --mount=type=ssh leads to; without a socket that of $SSH_AUTH_SOCK
+    #[arg(long, value_name = "default|ID[=SOCKET]")]
+    pub ssh: Vec<String>,
     /// The stage to build, by name or number [default: the last]
     #[arg(long, value_name = "STAGE")]
     pub target: Option<String>,
@@ -136,6 +143,8 @@ pub fn run(cx: &Context, args: BuildArgs) -> Result<ExitCode, CliError> {
     let find = |name: &str, platform: Option<&Platform>| {
         pull::ensure(&images, name, args.pull, platform, &access, &bars)
     };
+    let fetch =
+        |address: &str, etag: Option<&str>, to: &mut File| download(&access()?, address, etag, to);
     let options = Options {
         file_name,
         text,
@@ -144,6 +153,7 @@ pub fn run(cx: &Context, args: BuildArgs) -> Result<ExitCode, CliError> {
         context: args.context.clone().filter(|c| c != Path::new("-")),
         build_args: build_args(&args.build_arg)?,
         secrets: secrets(&args.secret)?,
+        agents: agents(&args.ssh)?,
         target: args.target.clone(),
         labels: args.label.iter().map(|l| pair(l)).collect(),
         platform: args.platform.clone(),
@@ -154,6 +164,7 @@ pub fn run(cx: &Context, args: BuildArgs) -> Result<ExitCode, CliError> {
         times: times(args.timestamp)?,
         cancel: cancel.clone(),
         find: &find,
+        fetch: &fetch,
         tell: &tell,
     };
     let _lock = images.store().lock_shared()?;
@@ -284,6 +295,42 @@ fn secrets(list: &[String]) -> Result<BTreeMap<String, Secret>, CliError> {
             })?;
         }
         all.insert(id, secret);
+    }
+    Ok(all)
+}
+
+fn agents(list: &[String]) -> Result<BTreeMap<String, PathBuf>, CliError> {
+    use std::os::unix::fs::FileTypeExt as _;
+
+    let mut all = BTreeMap::new();
+    for text in list {
+        let (id, path) = match text.split_once('=') {
+            Some((id, path)) => (id, PathBuf::from(path)),
+            None => match std::env::var_os("SSH_AUTH_SOCK").filter(|path| !path.is_empty()) {
+                Some(path) => (text.as_str(), PathBuf::from(path)),
+                None => {
+                    return Err(CliError::failed(format!(
+                        "--ssh {text}: SSH_AUTH_SOCK is not set, so there is no agent"
+                    ))
+                    .with_hint("start one with eval $(ssh-agent) and give it a key with ssh-add"));
+                }
+            },
+        };
+        if id.is_empty() {
+            return Err(CliError::usage(format!("--ssh {text:?} has no id"))
+                .with_hint("write --ssh default, or --ssh ID=SOCKET"));
+        }
+        let meta = std::fs::metadata(&path).map_err(|e| {
+            CliError::failed(format!("cannot reach the ssh agent at {}", path.display())).because(e)
+        })?;
+        if !meta.file_type().is_socket() {
+            return Err(CliError::usage(format!(
+                "--ssh {text}: {} is no socket of an ssh agent",
+                path.display()
+            ))
+            .with_hint("keys are not taken from files: give them to an agent with ssh-add"));
+        }
+        all.insert(id.to_owned(), path);
     }
     Ok(all)
 }

@@ -280,6 +280,7 @@ impl Images {
         let collected = self.store.collect(&roots, dry_run)?;
         if !dry_run {
             crate::build::sweep(self.store.root(), &records);
+            crate::registry::sweep(self.store.root());
         }
         Ok(collected)
     }

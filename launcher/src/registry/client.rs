@@ -344,9 +344,10 @@ impl Client {
 /// Whether the same request may fare better a moment later.
 pub(super) fn worth_another(error: &TransportError) -> bool {
     match error {
-        TransportError::Io(_) | TransportError::Stalled { .. } | TransportError::CutOff { .. } => {
-            true
-        }
+        TransportError::Io(_)
+        | TransportError::Stalled { .. }
+        | TransportError::TooSlow(_)
+        | TransportError::CutOff { .. } => true,
         TransportError::NoSuchHost
         | TransportError::Certificate(_)
         | TransportError::Protocol(_) => false,
@@ -354,7 +355,7 @@ pub(super) fn worth_another(error: &TransportError) -> bool {
 }
 
 /// Reads a short body to its end, so that the connection can be used again.
-fn drain(answer: &mut Response<Body>, http: &Http) {
+pub(super) fn drain(answer: &mut Response<Body>, http: &Http) {
     let _ = read(answer, MESSAGE_MAX, http);
 }
 

@@ -7,6 +7,7 @@ use std::{io, path::PathBuf};
 use pellicle_store::{StoreError, import::ImportError};
 use pellicle_union::CommitError;
 
+use super::TooSlow;
 use crate::image::ImageError;
 
 /// Why something with a registry could not be done.
@@ -158,6 +159,9 @@ pub enum TransportError {
         /// The limit.
         seconds: u64,
     },
+    /// Hardly anything came for so long.
+    #[error(transparent)]
+    TooSlow(TooSlow),
     /// A certificate is not believed.
     #[error("its certificate is not trusted ({0})")]
     Certificate(String),

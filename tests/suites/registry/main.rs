@@ -4,8 +4,10 @@
 mod access;
 mod cuts;
 mod faults;
+mod limits;
 mod moves;
 mod peers;
+mod proxies;
 mod script;
 mod server;
 mod uploads;
