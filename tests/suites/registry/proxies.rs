@@ -67,8 +67,10 @@ fn pass_on(mut client: TcpStream, noted: &Mutex<Vec<String>>) -> io::Result<()> 
     let mut line = String::new();
     from.read_line(&mut line)?;
     noted.lock().expect("no panic").push(line.trim().to_owned());
-    let mut words = line.split_whitespace();
-    let (method, target) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
+    let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+    let [method, target, ..] = words.as_slice() else {
+        return Ok(());
+    };
     let mut head = Vec::new();
     loop {
         line.clear();
