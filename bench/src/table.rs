@@ -112,16 +112,26 @@ fn details(text: &mut String, result: &Measured, paint: Paint) {
 
 /// What a row has beside times and messages.
 pub(crate) fn extras(row: &Row) -> Vec<String> {
-    let told = |(name, value): (&String, &f64)| match name.as_str() {
-        extra::SPACE => format!("{} on disk", bytes(*value)),
-        extra::COPIED_UP => format!("{} copied up", bytes(*value)),
-        extra::RESIDENT => format!("{value:.1} MiB resident"),
-        extra::PAGE_CACHE => format!("{value:.1} MiB page cache"),
-        extra::WIRE => format!("{} over the wire", bytes(*value)),
-        extra::SPACE_RATIO => format!("{value:.2} of the bytes of all files"),
-        other => format!("{other} {value}"),
+    let told = |name: &str| {
+        let value = *row.extra.get(name)?;
+        Some(match name {
+            extra::SPACE => format!("{} on disk", bytes(value)),
+            extra::SPACE_RATIO => format!("{value:.2} of the bytes of all files"),
+            extra::COPIED_UP => format!("{} copied up", bytes(value)),
+            extra::WIRE => format!("{} over the wire", bytes(value)),
+            extra::RESIDENT => format!("{value:.1} MiB resident"),
+            _ => format!("{value:.1} MiB page cache"),
+        })
     };
-    row.extra.iter().map(told).collect()
+    let order = [
+        extra::SPACE,
+        extra::SPACE_RATIO,
+        extra::COPIED_UP,
+        extra::WIRE,
+        extra::RESIDENT,
+        extra::PAGE_CACHE,
+    ];
+    order.into_iter().filter_map(told).collect()
 }
 
 /// What a row has beside times.

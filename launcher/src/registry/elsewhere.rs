@@ -52,7 +52,7 @@ pub(super) fn bring(
         }
     }
     show.warn(&format!(
-        "the layer {blob} is compressed anew, so the image gets another digest there: \
+        "the layer {blob} is compressed anew, so the image may get another digest there: \
          it is not in the store as it came, and {why}"
     ));
     Ok(false)

@@ -235,8 +235,24 @@ fn certificate(error: &io::Error) -> Option<TransportError> {
 }
 
 fn certificate_of(error: &rustls::Error) -> Option<TransportError> {
-    matches!(error, rustls::Error::InvalidCertificate(_))
-        .then(|| TransportError::Certificate(error.to_string()))
+    use rustls::AlertDescription as Alert;
+
+    match error {
+        rustls::Error::InvalidCertificate(_) => {
+            Some(TransportError::Certificate(error.to_string()))
+        }
+        rustls::Error::AlertReceived(
+            Alert::CertificateRequired
+            | Alert::BadCertificate
+            | Alert::UnsupportedCertificate
+            | Alert::CertificateRevoked
+            | Alert::CertificateExpired
+            | Alert::CertificateUnknown
+            | Alert::UnknownCA
+            | Alert::AccessDenied,
+        ) => Some(TransportError::CertificateWanted(error.to_string())),
+        _ => None,
+    }
 }
 
 /// An address as it may be shown: what is behind a question mark can be a key to it.

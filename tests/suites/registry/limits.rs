@@ -43,8 +43,9 @@ fn kept(s: &TestStore) -> Vec<u64> {
 fn a_registry_that_drips_is_given_up() {
     // Body, and head.
     let body = || {
-        Answer::Raw(Box::new(|to| {
-            write!(to, "HTTP/1.1 200 X\r\nContent-Length: 100000\r\n\r\n")?;
+        let len = image_layer().len();
+        Answer::Raw(Box::new(move |to| {
+            write!(to, "HTTP/1.1 200 X\r\nContent-Length: {len}\r\n\r\n")?;
             loop {
                 to.write_all(b"x")?;
                 thread::sleep(Duration::from_millis(50));
@@ -83,13 +84,23 @@ fn a_registry_that_drips_is_given_up() {
         assert_eq!(listed(&s), 0);
     }
     // Of a manifest, too.
-    let r = Script::start(move |asked| asked.path.contains("/manifests/").then(body));
+    let r = Script::start(move |asked| asked.path.contains("/manifests/").then(drip_short));
     store()
         .cmd(["pull", "-q", "--retry", "0"])
         .arg(r.name("x"))
         .env("PELLICLE_REGISTRY_TIMEOUT", "1")
         .run()
         .failed_clearly(1, &["manifest", "bytes came in"]);
+}
+
+fn drip_short() -> Answer {
+    Answer::Raw(Box::new(|to| {
+        write!(to, "HTTP/1.1 200 X\r\nContent-Length: 100000\r\n\r\n")?;
+        loop {
+            to.write_all(b"x")?;
+            thread::sleep(Duration::from_millis(50));
+        }
+    }))
 }
 
 fn image_layer() -> Vec<u8> {

@@ -314,13 +314,21 @@ fn a_blob_that_is_neither_here_nor_to_be_had_is_told_of_when_its_layer_is_made_a
     };
     let s = TestStore::with_tools(Who::Root);
     let name = r.name("gone/x");
-    s.cmd(["push", "-q", "tools", &name]).ok();
-    let other = Registry::plain("another").expect("there was one");
-    // Under another compression, so that what this store would make of it is not the same.
-    let t = TestStore::with_tools(Who::Root);
-    let zstd = ["push", "-q", "--compression-format", "zstd", "tools"];
-    let digest = t.cmd(zstd).arg(&name).ok();
+    let change = [
+        "run",
+        "--name",
+        "c",
+        "tools",
+        "sh",
+        "-c",
+        "echo new >/etc/base",
+    ];
+    s.cmd(change).ok();
+    s.cmd(["commit", "c", "made"]).ok();
+    s.cmd(["rm", "c"]).ok();
+    s.cmd(["push", "-q", "made", &name]).ok();
     s.cmd(["pull", "-q", &name]).ok();
+    let other = Registry::plain("another").expect("there was one");
     drop(r);
     let out = s
         .cmd(["push", "--retry", "0", &name, &other.name("x")])
