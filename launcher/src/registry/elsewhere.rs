@@ -8,7 +8,7 @@ use std::{
     sync::atomic::AtomicBool,
 };
 
-use pellicle_store::{Digest, Store, StoreError};
+use pellicle_store::{Digest, Store};
 
 use super::{Access, Client, RegistryError, Source, content::Blob, known::Known, pull::Show};
 use crate::image::Reference;
@@ -107,7 +107,7 @@ fn from(
             format!("its bytes have the digest {}", writer.digest()),
         ));
     }
-    writer.finish_as(blob).map_err(|e: StoreError| e)?;
+    writer.finish_as(blob)?;
     shown.done("brought");
     Ok(())
 }

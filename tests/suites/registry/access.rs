@@ -253,6 +253,9 @@ fn a_registry_that_wants_a_certificate_is_shown_one() {
         on(&["push", "x", &name], &r.certs())
             .run()
             .failed_clearly(1, &["certificate"]);
+        on(&["push", "x", &name], &r.certs_of_old())
+            .run()
+            .failed_clearly(1, &["client.cert", "no certificate to show"]);
         on(&["push", "x", &name], &r.certs_to_show()).ok();
         on(&["pull", &name], &r.certs_to_show()).ok();
         // Half of what is to be shown.

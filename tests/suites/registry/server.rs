@@ -143,6 +143,11 @@ impl Registry {
         self.dir.path().join("certs/shown")
     }
 
+    /// As [`Registry::certs_to_show`], with one of version 1.
+    pub(crate) fn certs_of_old(&self) -> PathBuf {
+        self.dir.path().join("certs/old")
+    }
+
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
@@ -215,7 +220,18 @@ fn certificates(dir: &str) {
     );
     fs::create_dir_all(at("shown")).expect("mkdir");
     fs::copy(&ca, at("shown/ca.crt")).expect("copy");
-    signed(&at, "client", "shown/client.cert", "shown/client.key", None);
+    fs::write(at("client-ext"), "extendedKeyUsage=clientAuth\n").expect("write");
+    signed(
+        &at,
+        "client",
+        "shown/client.cert",
+        "shown/client.key",
+        Some("client-ext"),
+    );
+    // Without extensions it is of version 1, which TLS here does not take.
+    fs::create_dir_all(at("old")).expect("mkdir");
+    fs::copy(&ca, at("old/ca.crt")).expect("copy");
+    signed(&at, "client", "old/client.cert", "old/client.key", None);
     let dirs = dir.rsplit_once('/').expect("a path").0;
     let _ = program("chmod", &["-R", "a+rX", dirs]).succeeded();
 }
