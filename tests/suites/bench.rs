@@ -362,7 +362,12 @@ fn builds_and_starts_are_measured_beside_buildah_and_podman() {
         return skip(test, "there is no Debian image");
     };
     let s = prepared(Who::Root);
-    let (output, image) = (s.path("out.json"), layers[0].parent().expect("a directory"));
+    let (output, image) = (s.path("out.json"), s.directory("image"));
+    for (n, layer) in layers.iter().enumerate() {
+        let packed = layer.extension().is_some_and(|e| e == "gz");
+        let name = format!("layer-{n}.tar{}", if packed { ".gz" } else { "" });
+        fs::hard_link(layer, image.join(name)).expect("link");
+    }
     run(&s, &["build", "rebuild", "--rounds", "1", "--image"])
         .arg(image)
         .arg("--output")
