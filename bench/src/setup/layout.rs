@@ -74,8 +74,10 @@ impl Layout {
             other => other,
         };
         let diff_ids: Vec<&str> = layers.iter().map(|layer| layer.diff_id.as_str()).collect();
+        // buildah builds on no image whose history does not tell of each layer.
+        let history = vec![json!({ "created_by": "pellicle-bench" }); layers.len()];
         let config = json!({
-            "architecture": architecture, "os": "linux",
+            "architecture": architecture, "os": "linux", "history": history,
             "config": { "Cmd": ["/bin/sh"], "Env": ["PATH=/usr/bin:/bin"] },
             "rootfs": { "type": "layers", "diff_ids": diff_ids },
         });
