@@ -110,6 +110,30 @@ fn details(text: &mut String, result: &Measured, paint: Paint) {
     }
 }
 
+/// What a row has beside times and messages.
+pub(crate) fn extras(row: &Row) -> Vec<String> {
+    let told = |name: &str| {
+        let value = *row.extra.get(name)?;
+        Some(match name {
+            extra::SPACE => format!("{} on disk", bytes(value)),
+            extra::SPACE_RATIO => format!("{value:.2} of the bytes of all files"),
+            extra::COPIED_UP => format!("{} copied up", bytes(value)),
+            extra::WIRE => format!("{} over the wire", bytes(value)),
+            extra::RESIDENT => format!("{value:.1} MiB resident"),
+            _ => format!("{value:.1} MiB page cache"),
+        })
+    };
+    let order = [
+        extra::SPACE,
+        extra::SPACE_RATIO,
+        extra::COPIED_UP,
+        extra::WIRE,
+        extra::RESIDENT,
+        extra::PAGE_CACHE,
+    ];
+    order.into_iter().filter_map(told).collect()
+}
+
 /// What a row has beside times.
 fn more(row: &Row) -> Option<String> {
     let mut parts = Vec::new();
@@ -124,20 +148,7 @@ fn more(row: &Row) -> Option<String> {
             .collect();
         parts.push(format!("{sum} messages ({})", named.join(", ")));
     }
-    for (name, what, is_bytes) in [
-        (extra::SPACE, "on disk", true),
-        (extra::COPIED_UP, "copied up", true),
-        (extra::RESIDENT, "MiB resident", false),
-        (extra::PAGE_CACHE, "MiB page cache", false),
-    ] {
-        if let Some(value) = row.extra.get(name) {
-            parts.push(if is_bytes {
-                format!("{} {what}", bytes(*value))
-            } else {
-                format!("{value:.1} {what}")
-            });
-        }
-    }
+    parts.extend(extras(row));
     (!parts.is_empty()).then(|| parts.join("; "))
 }
 

@@ -1,6 +1,7 @@
 //! Walking and reading a tree, the same way for every driver.
 
 use std::{
+    collections::HashSet,
     fs::{self, File},
     io::Read as _,
     os::unix::fs::MetadataExt as _,
@@ -57,6 +58,19 @@ pub(crate) fn read_all(root: &Path, go_on: GoOn<'_>) -> Result<Seen> {
     Ok(seen)
 }
 
+/// Bytes that everything under `root` takes on the disk; a file with several names counts once.
+pub(crate) fn disk_bytes(root: &Path) -> Result<u64> {
+    let mut counted = HashSet::new();
+    let mut bytes = 0;
+    visit(root, &|| Ok(()), |_, meta| {
+        if meta.nlink() == 1 || meta.is_dir() || counted.insert((meta.dev(), meta.ino())) {
+            bytes += meta.blocks() * 512;
+        }
+        Ok(())
+    })?;
+    Ok(bytes)
+}
+
 fn visit(
     root: &Path,
     go_on: GoOn<'_>,
@@ -101,5 +115,16 @@ mod tests {
         assert_eq!(walk(dir.path(), &|| Ok(())).unwrap(), seen);
         assert_eq!(read_all(dir.path(), &|| Ok(())).unwrap(), seen);
         assert!(walk(dir.path(), &|| bail!("stop")).is_err());
+    }
+
+    #[test]
+    fn a_file_with_two_names_takes_its_space_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, b) = (dir.path().join("a"), dir.path().join("b"));
+        fs::write(&a, vec![1; 300_000]).unwrap();
+        let one = disk_bytes(dir.path()).unwrap();
+        assert!(one >= 300_000, "{one}");
+        fs::hard_link(&a, &b).unwrap();
+        assert_eq!(disk_bytes(dir.path()).unwrap(), one);
     }
 }

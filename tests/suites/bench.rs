@@ -9,7 +9,9 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
-use pellicle_tests::{Cmd, TestStore, Who, pellicle, pellicle_overlay, skip, wait_for};
+use pellicle_tests::{
+    Cmd, TestStore, Who, debian_layers, pellicle, pellicle_overlay, skip, wait_for,
+};
 use serde_json::Value;
 
 /// A workload over a small directory, that takes no time.
@@ -227,6 +229,160 @@ fn an_interrupted_run_leaves_nothing_and_keeps_what_it_has() {
     );
     assert!(left_in(&s).is_empty(), "{:?}", left_in(&s));
     assert!(s.leftovers().is_empty(), "{:?}", s.leftovers());
+}
+
+#[test]
+fn what_a_killed_run_left_is_cleared_by_the_next_and_a_live_one_is_let_be() {
+    let test = "what_a_killed_run_left_is_cleared_by_the_next_and_a_live_one_is_let_be";
+    if let Some(why) = missing(Who::Root) {
+        return skip(test, &why);
+    }
+    let s = prepared(Who::Root);
+    let lower = s.path("lower").display().to_string();
+    let begun = s.path("begun");
+    s.file(
+        "slow.toml",
+        format!(
+            "name = 'slow'\nlower = '{lower}'\nrun = [': >{}', 'exec sleep 2']",
+            begun.display()
+        ),
+    );
+    let start = || {
+        let _ = fs::remove_file(&begun);
+        let running = run(&s, &["--rounds", "50", "--driver", "pellicle-dev"])
+            .arg("--workload")
+            .arg(s.path("slow.toml"))
+            .spawn();
+        wait_for("the first work", Duration::from_secs(60), || {
+            begun.exists().then_some(())
+        });
+        running
+    };
+    let killed = start();
+    killed.signal(Signal::SIGKILL);
+    let _ = killed.wait();
+    let left = left_in(&s);
+    assert_eq!(left.len(), 1, "{left:?}");
+    let live = start();
+    let after = left_in(&s);
+    assert_eq!(after.len(), 1, "{after:?}");
+    assert_ne!(after, left, "the live run's own");
+    let output = s.path("out.json");
+    run(&s, &["--rounds", "1", "--driver", "plain"])
+        .arg("--workload")
+        .arg(s.path("tiny.toml"))
+        .arg("--output")
+        .arg(&output)
+        .ok();
+    assert_eq!(left_in(&s), after);
+    let told = read(&output)["warnings"].to_string();
+    assert!(!told.contains("killed"), "{told}");
+    live.signal(Signal::SIGINT);
+    let told = live.wait().exited(130);
+    let line = format!(
+        "a run that was killed left {}",
+        s.path("work").join(&left[0]).display()
+    );
+    assert!(told.out().contains(&line), "{told}");
+    assert!(left_in(&s).is_empty(), "{:?}", left_in(&s));
+}
+
+/// Small enough to take no time.
+const IMAGE_MB: &str = "8";
+
+#[test]
+fn registries_are_measured_and_only_what_is_new_crosses_the_wire() {
+    let test = "registries_are_measured_and_only_what_is_new_crosses_the_wire";
+    if let Some(why) = missing(Who::Root) {
+        return skip(test, &why);
+    }
+    let missing: Vec<&str> = ["docker-registry", "podman", "buildah", "skopeo", "curl"]
+        .into_iter()
+        .filter(|program| !installed(program))
+        .collect();
+    if !missing.is_empty() {
+        return skip(test, &format!("{} are not installed", missing.join(", ")));
+    }
+    let s = prepared(Who::Root);
+    let output = s.path("out.json");
+    run(
+        &s,
+        &[
+            "pull",
+            "pull-shared",
+            "push-shared",
+            "ten-images",
+            "--rounds",
+            "1",
+        ],
+    )
+    .args(["--image-size", IMAGE_MB, "--output"])
+    .arg(&output)
+    .ok();
+    let report = read(&output);
+    let least = "curl | gzip | sha256sum";
+    assert_eq!(drivers(&report, "pull"), ["pellicle", "podman", least]);
+    for workload in ["pull-shared", "push-shared"] {
+        assert_eq!(drivers(&report, workload), ["pellicle", "podman"]);
+    }
+    assert_eq!(drivers(&report, "ten-images"), ["pellicle", "buildah"]);
+    let extra = |workload: &str, name: &str| {
+        let results = report["results"].as_array().expect("results");
+        let result = results.iter().find(|r| r["workload"] == workload);
+        let value = result.expect("measured")["rows"][0]["extra"][name].as_f64();
+        value.unwrap_or_else(|| panic!("no {name} of {workload}"))
+    };
+    let whole = extra("pull", "wire_bytes");
+    for workload in ["pull-shared", "push-shared"] {
+        let part = extra(workload, "wire_bytes") / whole;
+        assert!(
+            (0.1..0.3).contains(&part),
+            "{workload}: {part} of the image"
+        );
+    }
+    assert!(extra("ten-images", "space_ratio") > 0.5);
+    let figures = report["figures"].to_string();
+    for word in [least, "push-shared", "disk of 10 images"] {
+        assert!(figures.contains(word), "{word}: {figures}");
+    }
+    assert!(left_in(&s).is_empty(), "{:?}", left_in(&s));
+    assert!(s.leftovers().is_empty(), "{:?}", s.leftovers());
+}
+
+#[test]
+fn builds_and_starts_are_measured_beside_buildah_and_podman() {
+    let test = "builds_and_starts_are_measured_beside_buildah_and_podman";
+    if let Some(why) = missing(Who::Root) {
+        return skip(test, &why);
+    }
+    if let Some(program) = ["podman", "buildah"].into_iter().find(|p| !installed(p)) {
+        return skip(test, &format!("{program} is not installed"));
+    }
+    let Some(layers) = debian_layers() else {
+        return skip(test, "there is no Debian image");
+    };
+    let s = prepared(Who::Root);
+    let (output, image) = (s.path("out.json"), s.directory("image"));
+    for (n, layer) in layers.iter().enumerate() {
+        let packed = layer.extension().is_some_and(|e| e == "gz");
+        let name = format!("layer-{n}.tar{}", if packed { ".gz" } else { "" });
+        fs::hard_link(layer, image.join(name)).expect("link");
+    }
+    run(&s, &["build", "rebuild", "--rounds", "1", "--image"])
+        .arg(image)
+        .arg("--output")
+        .arg(&output)
+        .ok();
+    let report = read(&output);
+    for workload in ["build", "rebuild"] {
+        assert_eq!(drivers(&report, workload), ["pellicle", "buildah"]);
+    }
+    assert!(left_in(&s).is_empty(), "{:?}", left_in(&s));
+}
+
+fn installed(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
 }
 
 #[test]

@@ -1,30 +1,31 @@
 //! `pellicle-bench run`.
 
+mod prepare;
+
 use std::{
-    env,
     ffi::OsString,
     fs,
-    io::{IsTerminal as _, stderr, stdout},
+    io::{IsTerminal as _, stdout},
     path::{Path, PathBuf},
     process::ExitCode,
     sync::{Arc, atomic::AtomicBool},
-    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget};
 
 use super::{namespace, signals};
 use crate::{
     INTERRUPTED,
-    drivers::{self, Driver, ring, unmount_all_under},
+    drivers::{ring, unmount_all_under},
     machine::{Clock, Machine},
     model::{FORMAT, LeftOut, Measured, Report, derive},
     setup::{Interrupted, Places, Setup, Who, is_root},
     table,
-    workloads::{self, Custom, Plan, Workload},
+    workloads::{Custom, Plan, Workload},
 };
+use prepare::{begin, chosen_drivers, chosen_workloads, program, progress};
 
 /// Measure
 ///
@@ -38,6 +39,7 @@ use crate::{
   pellicle-bench run depth first-byte --driver pellicle --driver fuse-overlayfs
   pellicle-bench run --all --rootless --output rootless.json
   pellicle-bench run untar --fuse-overlayfs .cache/cargo/bin/fuse-overlayfs
+  pellicle-bench run pull pull-shared push-shared --image-size 100
   pellicle-bench run --workload bench/example.toml")]
 pub(crate) struct RunArgs {
     /// What to measure: names, or series as `depth`, of `pellicle-bench list`
@@ -91,6 +93,9 @@ pub(crate) struct RunArgs {
     /// Where the run works: on the file system that drivers are to stand on
     #[arg(long, value_name = "DIR", default_value = "/var/tmp")]
     work: PathBuf,
+    /// The size in MB of the image that registries are measured with
+    #[arg(long, default_value_t = 500, value_name = "MB", value_parser = clap::value_parser!(u64).range(1..=20_000))]
+    image_size: u64,
     /// Fail if a floor is missed
     #[arg(long)]
     check: bool,
@@ -164,25 +169,19 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn new(args: &'a RunArgs, who: Who, stop: Arc<AtomicBool>) -> Result<Self> {
         let workloads = chosen_workloads(args)?;
-        let mut warnings = Vec::new();
-        let ring = (who == Who::Root).then(ring::SwitchedOn::new).flatten();
-        if ring.is_some() {
-            warnings.push(
-                "FUSE over io_uring was off on this machine, and is on for this run".to_owned(),
-            );
-        }
+        let (work, ring, mut warnings) = begin(args, who)?;
         let plan = Plan {
             rounds: args.rounds,
             rootless: args.rootless || who != Who::Root,
             drivers: chosen_drivers(args)?,
             reference: args.reference.clone(),
+            image_bytes: args.image_size * 1_000_000,
         };
         let places = Places {
             pellicle: program(args.pellicle.as_deref(), "pellicle")?,
             overlay: program(args.overlay.as_deref(), "pellicle-overlay")?,
             image: args.image.clone(),
             cache: args.cache.clone(),
-            work: args.work.clone(),
         };
         let debug = |path: &Path| path.components().any(|c| c.as_os_str() == "debug");
         if cfg!(debug_assertions) || debug(&places.pellicle) || debug(&places.overlay) {
@@ -195,7 +194,7 @@ impl<'a> Run<'a> {
         }
         Ok(Self {
             args,
-            setup: Setup::new(who, &places, bar.clone(), Arc::clone(&stop))?,
+            setup: Setup::new(who, &places, work, bar.clone(), Arc::clone(&stop))?,
             plan,
             workloads,
             machine,
@@ -368,67 +367,4 @@ fn noise(result: &Measured) -> Option<String> {
             told.join(", ")
         )
     })
-}
-
-fn chosen_workloads(args: &RunArgs) -> Result<Vec<Workload>> {
-    let all = workloads::all();
-    let mut chosen = if args.all {
-        all
-    } else {
-        workloads::choose(all, &args.workloads)?
-    };
-    for file in &args.workload {
-        chosen.push(Workload::Tree(Box::new(Custom::read(file)?)));
-    }
-    Ok(chosen)
-}
-
-fn chosen_drivers(args: &RunArgs) -> Result<Vec<Driver>> {
-    let all = drivers::all(&args.fuse_overlayfs)?;
-    if !args.driver.is_empty() {
-        return drivers::choose(&all, &args.driver, &args.reference);
-    }
-    let mut words: Vec<String> = drivers::defaults(&all, ring::is_on())
-        .into_iter()
-        .map(|driver| driver.name)
-        .collect();
-    words.push(args.reference.clone());
-    drivers::choose(&all, &words, &args.reference)
-}
-
-/// `given`, or the program beside this one.
-fn program(given: Option<&Path>, name: &str) -> Result<PathBuf> {
-    let path = match given {
-        Some(path) => path.to_path_buf(),
-        None => env::current_exe()?.with_file_name(name),
-    };
-    if !path.is_file() {
-        bail!(
-            "there is no {}: build it (cargo build --release -p {name}), or give --{} FILE",
-            path.display(),
-            name.trim_start_matches("pellicle-"),
-        );
-    }
-    Ok(path.canonicalize()?)
-}
-
-/// Counts rounds of drivers; nothing on a pipe.
-fn progress(workloads: &[Workload], plan: &Plan) -> ProgressBar {
-    let trees = workloads
-        .iter()
-        .filter(|workload| matches!(workload, Workload::Tree(_)))
-        .count();
-    let hosts = workloads.len() - trees;
-    // Hosts compare two or three programs.
-    let steps = (trees * plan.drivers.len() + hosts * 3) * plan.rounds as usize;
-    let bar = ProgressBar::new(steps as u64);
-    if !stderr().is_terminal() {
-        bar.set_draw_target(ProgressDrawTarget::hidden());
-    }
-    let template = "{spinner} {elapsed} {wide_bar} {percent} %\n  {wide_msg}";
-    if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style);
-    }
-    bar.enable_steady_tick(Duration::from_millis(120));
-    bar
 }

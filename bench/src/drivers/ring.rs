@@ -12,16 +12,18 @@ pub(crate) fn is_on() -> bool {
     fs::read_to_string(SWITCH).is_ok_and(|text| text.trim() == "Y")
 }
 
+/// Whether it is there, and off.
+pub(crate) fn can_be_switched_on() -> bool {
+    fs::read_to_string(SWITCH).is_ok_and(|text| text.trim() == "N")
+}
+
 /// Keeps it on; puts it back when dropped.
 #[derive(Debug)]
 pub(crate) struct SwitchedOn(());
 
 impl SwitchedOn {
-    /// Switches it on, if it is off and this process may.
+    /// Switches it on, if this process may; it is off afterwards.
     pub(crate) fn new() -> Option<Self> {
-        if is_on() || !std::path::Path::new(SWITCH).exists() {
-            return None;
-        }
         fs::write(SWITCH, "Y").ok().map(|()| Self(()))
     }
 }

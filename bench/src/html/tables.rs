@@ -4,8 +4,9 @@ use std::fmt::Write as _;
 
 use super::{Legend, badge, escape, plot};
 use crate::{
-    model::{Measured, Report, Row, extra},
-    units::{bytes, ratio, seconds, short_ratio},
+    model::{Measured, Report, Row},
+    table,
+    units::{ratio, seconds, short_ratio},
 };
 
 /// The reference's time and everyone's ratio, for workloads in a tree.
@@ -106,21 +107,6 @@ fn detail(body: &mut String, row: &Row) {
         seconds(s.min),
         seconds(s.max),
         messages.join(", "),
-        extras(row)
+        escape(&table::extras(row).join(", "))
     );
-}
-
-fn extras(row: &Row) -> String {
-    let told: Vec<String> = row
-        .extra
-        .iter()
-        .map(|(name, value)| match name.as_str() {
-            extra::SPACE => format!("{} on disk", bytes(*value)),
-            extra::COPIED_UP => format!("{} copied up", bytes(*value)),
-            extra::RESIDENT => format!("{value:.1} MiB resident"),
-            extra::PAGE_CACHE => format!("{value:.1} MiB page cache"),
-            other => format!("{} {value}", escape(other)),
-        })
-        .collect();
-    told.join(", ")
 }

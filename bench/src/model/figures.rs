@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Measured, Report, Verdict, extra};
+use super::{LEAST_OF_A_PULL, Measured, Report, Verdict, extra};
 use crate::stats::geometric_mean;
 
 /// A number that is no single row.
@@ -42,6 +42,46 @@ pub(crate) fn derive(report: &Report) -> Vec<Figure> {
         figures.extend(depth(&report.results, subject));
     }
     figures.extend(starts(&report.results));
+    figures.extend(exchange(&report.results));
+    figures
+}
+
+/// Registries and builds beside other programs. Nothing is asked of these but that they are told.
+fn exchange(results: &[Measured]) -> Vec<Figure> {
+    let result = |workload: &str| results.iter().find(|r| r.workload == workload);
+    let against = |workload: &str, peer: &str| {
+        let result = result(workload)?;
+        let (ours, theirs) = (result.row("pellicle")?, result.row(peer)?);
+        Some((ours.summary.median, theirs.summary.median))
+    };
+    let figure = |what: String, value: f64| Figure {
+        what,
+        value,
+        unit: "x".to_owned(),
+        bound: None,
+    };
+    let mut figures = Vec::new();
+    for (workload, peer) in [
+        ("pull", "podman"),
+        ("pull-shared", "podman"),
+        ("push-shared", "podman"),
+        ("build", "buildah"),
+        ("rebuild", "buildah"),
+    ] {
+        if let Some((ours, theirs)) = against(workload, peer) {
+            let what = format!("{workload}, pellicle faster than {peer}");
+            figures.push(figure(what, theirs / ours));
+        }
+    }
+    if let Some((ours, least)) = against("pull", LEAST_OF_A_PULL) {
+        let what = format!("pull, time of pellicle beside {LEAST_OF_A_PULL}");
+        figures.push(figure(what, ours / least));
+    }
+    let ten = result("ten-images").and_then(|r| r.row("pellicle"));
+    if let Some(ratio) = ten.and_then(|row| row.extra.get(extra::SPACE_RATIO)) {
+        let what = "disk of 10 images on one base, beside the bytes of all their files";
+        figures.push(figure(what.to_owned(), *ratio));
+    }
     figures
 }
 

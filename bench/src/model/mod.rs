@@ -29,7 +29,14 @@ pub(crate) mod extra {
     pub(crate) const RESIDENT: &str = "resident_mib";
     /// MiB that the page cache grew by.
     pub(crate) const PAGE_CACHE: &str = "page_cache_mib";
+    /// Bytes of blobs and manifests that a registry sent, or was given.
+    pub(crate) const WIRE: &str = "wire_bytes";
+    /// [`SPACE`], as a ratio to the bytes of all files that are in there, each content once.
+    pub(crate) const SPACE_RATIO: &str = "space_ratio";
 }
+
+/// The row of `pull` that is the least that can be done with an image's layers.
+pub(crate) const LEAST_OF_A_PULL: &str = "curl | gzip | sha256sum";
 
 /// One run.
 #[derive(Clone, Debug, Serialize, Deserialize)]

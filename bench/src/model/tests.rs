@@ -76,6 +76,16 @@ pub(crate) fn report() -> Report {
             measured("depth/1", Some(("depth", 1.0, "layers")), 1.0),
             measured("depth/128", Some(("depth", 128.0, "layers")), 1.05),
             measured("containers/1", Some(("containers", 1.0, "containers")), 1.0),
+            Measured {
+                reference: "podman".to_owned(),
+                floor: None,
+                rows: vec![
+                    row("pellicle", true, 2.0, 6.0),
+                    row("podman", false, 6.0, 6.0),
+                    row(LEAST_OF_A_PULL, false, 1.0, 6.0),
+                ],
+                ..measured("pull", None, 1.0)
+            },
             measured(
                 "containers/100",
                 Some(("containers", 100.0, "containers")),
@@ -169,4 +179,13 @@ fn figures_follow_from_the_rows() {
     assert!((depth - 1.05).abs() < 1e-9);
     assert_eq!(verdict, Some(Verdict::Hit));
     assert_eq!(value("run-true"), None);
+    assert_eq!(
+        value("pull, pellicle faster than podman"),
+        Some((3.0, None))
+    );
+    assert_eq!(
+        value("pull, time of pellicle beside curl"),
+        Some((2.0, None))
+    );
+    assert_eq!(value("disk of 10 images"), None);
 }

@@ -29,7 +29,7 @@ pub(super) fn small_files(dir: &Path) -> Result<()> {
 }
 
 /// A file of `size` bytes that is neither sparse nor the same page over and over.
-pub(super) fn large_file(path: &Path, size: u64) -> Result<()> {
+pub(crate) fn large_file(path: &Path, size: u64) -> Result<()> {
     const BLOCK: usize = 1 << 20;
     let fail = || format!("cannot write {}", path.display());
     let mut random = Random::new(2);
@@ -164,13 +164,23 @@ impl Tar<BufWriter<File>> {
         header(&mut self.out, name, b'5', 0)
     }
 
-    /// A file of `size` bytes from `random`.
+    /// A file of `size` bytes from `random`, which no compressor shrinks.
     pub(crate) fn file(&mut self, name: &str, size: u64, random: &mut Random) -> Result<()> {
-        header(&mut self.out, name, b'0', size)?;
-        let whole = usize::try_from(size)?;
-        self.out.write_all(&bytes(random, whole))?;
-        self.out
-            .write_all(&vec![0; whole.next_multiple_of(512) - whole])?;
+        let content = bytes(random, usize::try_from(size)?);
+        self.content(name, &content)
+    }
+
+    /// A file of `size` bytes from `random`, which compresses as source code does.
+    pub(crate) fn text(&mut self, name: &str, size: u64, random: &mut Random) -> Result<()> {
+        let content = text(random, usize::try_from(size)?);
+        self.content(name, &content)
+    }
+
+    fn content(&mut self, name: &str, content: &[u8]) -> Result<()> {
+        header(&mut self.out, name, b'0', content.len() as u64)?;
+        self.out.write_all(content)?;
+        let whole = content.len().next_multiple_of(512);
+        self.out.write_all(&vec![0; whole - content.len()])?;
         Ok(())
     }
 

@@ -5,8 +5,10 @@
 
 mod generate;
 mod import;
+mod layout;
 mod stacks;
 mod unpack;
+mod work;
 
 use std::{
     collections::HashMap,
@@ -19,7 +21,6 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -27,9 +28,13 @@ use indicatif::ProgressBar;
 use nix::unistd::{User, geteuid};
 use tempfile::TempDir;
 
-pub(crate) use generate::{Tar, git};
+pub(crate) use generate::{Tar, git, large_file};
 pub(crate) use import::Imported;
+#[cfg(test)]
+pub(crate) use layout::Blob;
+pub(crate) use layout::{Described, Layout};
 pub(crate) use stacks::{Lower, Stack};
+pub(crate) use work::{WorkDir, clear_leftovers};
 
 /// The ordinary user that root measures rootless containers as; tools/lib.sh makes it.
 const TEST_USER: &str = "pellicle-test";
@@ -57,8 +62,6 @@ pub(crate) struct Places {
     pub(crate) image: Option<PathBuf>,
     /// What stays for the next run.
     pub(crate) cache: PathBuf,
-    /// Where the run's own directory is made.
-    pub(crate) work: PathBuf,
 }
 
 /// Everything that outlives a workload.
@@ -67,7 +70,7 @@ pub(crate) struct Setup {
     /// The programs are copies in `work`.
     places: Places,
     bench: PathBuf,
-    work: TempDir,
+    work: WorkDir,
     bar: ProgressBar,
     stop: Arc<AtomicBool>,
     stacks: HashMap<Lower, Rc<Stack>>,
@@ -75,31 +78,18 @@ pub(crate) struct Setup {
 }
 
 impl Setup {
-    /// Makes the run's own directory; the rest comes when it is needed. When `stop` is raised,
+    /// Everything in `work`, the run's own directory, made when it is needed. When `stop` is raised,
     /// whatever is under way ends with an error.
     pub(crate) fn new(
         who: Who,
         places: &Places,
+        work: WorkDir,
         bar: ProgressBar,
         stop: Arc<AtomicBool>,
     ) -> Result<Self> {
         let cache = &places.cache;
         fs::create_dir_all(cache)
             .with_context(|| format!("cannot make the cache {}", cache.display()))?;
-        // podman makes an image's name of the path of a layout: it must be lower case.
-        let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos();
-        let name = format!("pellicle-bench-{}-{now:x}", std::process::id());
-        let work = tempfile::Builder::new()
-            .prefix(&name)
-            .rand_bytes(0)
-            .permissions(fs::Permissions::from_mode(0o755))
-            .tempdir_in(&places.work)
-            .with_context(|| {
-                format!(
-                    "cannot make a directory in {}; give --work DIR",
-                    places.work.display()
-                )
-            })?;
         let copy = |program: &Path, name: &str| {
             let to = work.path().join(name);
             // Where every user can execute it, wherever the repository is.
@@ -115,7 +105,6 @@ impl Setup {
                 overlay: copy(&places.overlay, "pellicle-overlay")?,
                 image: places.image.clone(),
                 cache: cache.canonicalize()?,
-                work: places.work.clone(),
             },
             work,
             bar,
@@ -145,6 +134,17 @@ impl Setup {
             nix::unistd::chown(&path, Some(user.uid), Some(user.gid))?;
         }
         Ok(path)
+    }
+
+    /// A directory with a short path, for sockets and what else does not take a long one; of whom rootless
+    /// commands run as if it is to be an ordinary `user`'s.
+    pub(crate) fn short_directory(&self, user: bool) -> Result<TempDir> {
+        let dir = self.work.short_directory()?;
+        if user && self.who == Who::Root {
+            let user = test_user()?;
+            nix::unistd::chown(dir.path(), Some(user.uid), Some(user.gid))?;
+        }
+        Ok(dir)
     }
 
     /// A directory that stays for the next run.

@@ -8,14 +8,12 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use pellicle_store::Digest;
-use serde_json::json;
 
 use super::{Host, Plan, peers::Peers};
 use crate::{
     measure::{Entrant, Rounds, Sample, interleave},
     model::{LeftOut, Measured},
-    setup::{Setup, Who, program_missing, quiet, succeed},
+    setup::{Layout, Setup, Who, program_missing, quiet, succeed},
 };
 
 /// What the image is called in the layout and by podman.
@@ -153,57 +151,22 @@ fn containerd(setup: &Setup) -> String {
         .unwrap_or_else(|| "its store is the machine's: this program leaves that alone".to_owned())
 }
 
-/// The image as an OCI layout with gzip layers (image-spec, image-layout.md). Kept in the cache.
+/// The image as an OCI layout with gzip layers (image-spec, image-layout.md).
 pub(super) fn layout(setup: &mut Setup) -> Result<PathBuf> {
     let files = setup.layer_files()?;
     let dir = setup.directory("oci-layout")?;
-    if dir.join("index.json").is_file() {
+    if Layout::is_at(&dir) {
         return Ok(dir);
     }
     setup.say("making an OCI layout of the image")?;
-    let blobs = dir.join("blobs/sha256");
-    fs::create_dir_all(&blobs)?;
-    let blob = |bytes: &[u8], media: &str| -> Result<serde_json::Value> {
-        let digest = Digest::of(bytes);
-        fs::write(blobs.join(digest.hex()), bytes)?;
-        Ok(json!({
-            "mediaType": format!("application/vnd.oci.image.{media}"),
-            "digest": digest.to_string(),
-            "size": bytes.len(),
-        }))
-    };
-    let (mut layers, mut diff_ids) = (Vec::new(), Vec::new());
+    let mut layout = Layout::create(&dir)?;
+    let mut layers = Vec::new();
     for file in &files {
         setup.go_on()?;
-        let packed = piped("gzip", &["-6", "-c"], &plain(file)?)?;
-        let tar = plain(file)?;
-        diff_ids.push(Digest::of(&tar).to_string());
-        layers.push(blob(&packed, "layer.v1.tar+gzip")?);
+        layers.push(layout.pack(&plain(file)?)?);
     }
-    let architecture = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
-    let config = json!({
-        "architecture": architecture, "os": "linux",
-        "config": { "Cmd": ["/bin/sh"], "Env": ["PATH=/usr/bin:/bin"] },
-        "rootfs": { "type": "layers", "diff_ids": diff_ids },
-    });
-    let config = blob(&serde_json::to_vec(&config)?, "config.v1+json")?;
-    let manifest = json!({
-        "schemaVersion": 2,
-        "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": config, "layers": layers,
-    });
-    let mut manifest = blob(&serde_json::to_vec(&manifest)?, "manifest.v1+json")?;
-    if let Some(object) = manifest.as_object_mut() {
-        let name = json!({ "org.opencontainers.image.ref.name": TAG });
-        object.insert("annotations".to_owned(), name);
-    }
-    let index = json!({ "schemaVersion": 2, "manifests": [manifest] });
-    fs::write(dir.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#)?;
-    fs::write(dir.join("index.json"), index.to_string())?;
+    layout.tag(TAG, &layers.iter().collect::<Vec<_>>())?;
+    layout.finish()?;
     Ok(dir)
 }
 
@@ -218,18 +181,4 @@ fn plain(file: &Path) -> Result<Vec<u8>> {
         return Ok(out.stdout);
     }
     fs::read(file).with_context(|| format!("cannot read {}", file.display()))
-}
-
-/// What `program` makes of `input`.
-fn piped(program: &str, args: &[&str], input: &[u8]) -> Result<Vec<u8>> {
-    let mut file = tempfile::tempfile()?;
-    std::io::Write::write_all(&mut file, input)?;
-    std::io::Seek::rewind(&mut file)?;
-    let out = Command::new(program)
-        .args(args)
-        .stdin(file)
-        .output()
-        .with_context(|| format!("cannot run {program}"))?;
-    anyhow::ensure!(out.status.success(), "{program} failed");
-    Ok(out.stdout)
 }

@@ -2,11 +2,13 @@
 //! well (starting containers, importing images).
 
 mod append;
+mod builds;
 mod change;
 mod containers;
 mod custom;
 mod depth;
 mod engine;
+mod exchange;
 mod fio;
 mod first_byte;
 mod fsync;
@@ -38,6 +40,8 @@ pub(crate) struct Plan {
     pub(crate) rootless: bool,
     pub(crate) drivers: Vec<Driver>,
     pub(crate) reference: String,
+    /// Bytes of the files of the image that registries are measured with.
+    pub(crate) image_bytes: u64,
 }
 
 /// Work that is not in a mount of ours and our peers'.
@@ -110,6 +114,8 @@ pub(crate) fn all() -> Vec<Workload> {
     all.push(Workload::Host(Box::new(mount_size::MountSize)));
     all.push(Workload::Host(Box::new(import::Import)));
     all.push(Workload::Host(Box::new(import_image::ImportImage)));
+    all.extend(exchange::all().map(Workload::Host));
+    all.extend(builds::all().map(Workload::Host));
     all
 }
 

@@ -14,6 +14,8 @@ use nix::{
     unistd::Pid,
 };
 
+use tempfile::TempDir;
+
 use crate::setup::{Setup, Who, quiet, said, succeed, test_user};
 
 /// No configuration of the host has a part in it, and no daemon.
@@ -43,9 +45,13 @@ fi
 echo made
 exec sleep 86400";
 
-/// podman, skopeo, umoci and crun, run so that they find what they need and nothing else.
+/// podman, buildah, skopeo, umoci and crun, run so that they find what they need and nothing else.
 pub(super) struct Peers {
     dir: PathBuf,
+    /// Where they keep sockets and state. podman refuses a runroot of more than 50 characters, but only
+    /// where its process that clears up behind a container gives it as an option: then nobody notes the
+    /// container's exit code, and `podman run` waits 20 seconds for it.
+    runtime: TempDir,
     namespace: Option<Child>,
     as_user: bool,
 }
@@ -65,7 +71,6 @@ impl Peers {
             "peers/home",
             "peers/home/.config",
             "peers/home/.config/containers",
-            "peers/runtime",
             "peers/tmp",
         ];
         for name in sub {
@@ -73,14 +78,19 @@ impl Peers {
         }
         fs::write(dir.join("containers.conf"), CONTAINERS)?;
         fs::write(dir.join("home/.config/containers/policy.json"), POLICY)?;
+        let runtime = setup.short_directory(as_user)?;
         fs::write(
             dir.join("storage.conf"),
+            // Without root graphroot and runroot do not count.
             format!(
-                "[storage]\ndriver = \"overlay\"\ngraphroot = \"{0}/storage\"\nrunroot = \"{0}/run\"\n",
-                dir.display()
+                "[storage]\ndriver = \"overlay\"\ngraphroot = \"{0}/storage\"\n\
+                 rootless_storage_path = \"{0}/storage\"\nrunroot = \"{1}/containers\"\n",
+                dir.display(),
+                runtime.path().display()
             ),
         )?;
         Ok(Self {
+            runtime,
             namespace: (setup.who == Who::Root).then(namespace).transpose()?,
             dir,
             as_user,
@@ -114,7 +124,7 @@ impl Peers {
         command
             .args(rest)
             .env("HOME", self.path("home"))
-            .env("XDG_RUNTIME_DIR", self.path("runtime"))
+            .env("XDG_RUNTIME_DIR", self.runtime.path())
             .env("TMPDIR", self.path("tmp"))
             .env("CONTAINERS_CONF", self.path("containers.conf"))
             .env("CONTAINERS_STORAGE_CONF", self.path("storage.conf"))
@@ -177,8 +187,9 @@ impl Peers {
     /// Forgets every image and container.
     pub(super) fn clear(&self) -> Result<()> {
         self.let_go();
-        for name in ["storage", "run", "unpacked", "layout"] {
-            let path = self.path(name);
+        let run = self.runtime.path().join("containers");
+        let own = ["storage", "unpacked", "layout"].map(|name| self.path(name));
+        for path in own.into_iter().chain([run]) {
             if path.exists() && fs::remove_dir_all(&path).is_err() {
                 // Files of subordinate ids.
                 let mut remove = self.command("podman")?;
@@ -190,7 +201,7 @@ impl Peers {
 
     /// Rootless podman keeps a process that holds its namespaces.
     fn let_go(&self) {
-        let pause = self.path("runtime/libpod/tmp/pause.pid");
+        let pause = self.runtime.path().join("libpod/tmp/pause.pid");
         let id = fs::read_to_string(pause).ok();
         if let Some(id) = id.and_then(|text| text.trim().parse().ok()) {
             let _ = kill(Pid::from_raw(id), Signal::SIGKILL);

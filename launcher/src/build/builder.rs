@@ -48,7 +48,7 @@ pub(super) struct Builder<'a> {
     pub(super) options: &'a Options<'a>,
     file: Containerfile,
     plan: Plan,
-    cache: Cache,
+    pub(super) cache: Cache,
     context: Option<Arc<Context>>,
     /// Stages that are done.
     done: Mutex<BTreeMap<usize, Scope>>,

@@ -4,6 +4,7 @@
 //! builds/steps/<key>      what the step with that key came to
 //! builds/images/<id>      which steps, and which stacks of layers, image <id> was built with
 //! builds/contexts/<id>    what the files of a context look like
+//! builds/downloads/<id>   what a server said of the file at an address
 //! builds/mounts/<id>/     contents of RUN --mount=type=cache
 //! builds/work/            what a build in progress writes
 //! ```
@@ -25,12 +26,19 @@ use pellicle_store::{Digest, Store};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::BuildError;
-use crate::image::{NewLayer, Record};
+use crate::{
+    image::{NewLayer, Record},
+    registry::Download,
+};
 
 /// Part of every key: entries of another version are never found.
 pub(super) const VERSION: &str = "pellicle build 1";
 /// No file here is as large; a larger one is not read.
 const FILE_MAX: u64 = 4 << 20;
+/// What the names of files in the making begin with.
+pub(super) const NEW: &str = ".new-";
+/// The file in the directory of a cache mount that has its id.
+pub(super) const MOUNT_ID: &str = "id";
 
 /// What a step came to.
 #[derive(Clone, Debug)]
@@ -52,6 +60,13 @@ struct LayerDocument {
     diff_id: String,
     archive_bytes: u64,
     content_bytes: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct DownloadDocument {
+    digest: String,
+    etag: String,
+    modified: Option<i64>,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -79,7 +94,7 @@ impl Cache {
     /// The host's.
     pub(super) fn open(store: &Store) -> Result<Self, BuildError> {
         let dir = dir(store.root());
-        for part in ["steps", "images", "mounts", "work"] {
+        for part in ["steps", "images", "downloads", "mounts", "work"] {
             let path = dir.join(part);
             fs::create_dir_all(&path).map_err(BuildError::io("make", &path))?;
         }
@@ -149,6 +164,41 @@ impl Cache {
     }
 }
 
+impl Cache {
+    /// Where builds in progress write.
+    pub(super) fn work(&self) -> PathBuf {
+        self.dir.join("work")
+    }
+
+    /// What the server said of the file at `address` when it was last fetched.
+    pub(super) fn download(&self, address: &str) -> Option<Download> {
+        let name = Digest::of(address.as_bytes()).hex();
+        let document: DownloadDocument = read(&self.dir.join("downloads").join(name))?;
+        Some(Download {
+            digest: document.digest.parse().ok()?,
+            etag: Some(document.etag),
+            modified: document.modified,
+        })
+    }
+
+    /// Notes it; without a mark of the server's it is no use.
+    ///
+    /// # Errors
+    /// The host's.
+    pub(super) fn note_download(&self, address: &str, got: &Download) -> Result<(), BuildError> {
+        let Some(etag) = &got.etag else {
+            return Ok(());
+        };
+        let document = DownloadDocument {
+            digest: got.digest.to_string(),
+            etag: etag.clone(),
+            modified: got.modified,
+        };
+        let name = Digest::of(address.as_bytes()).hex();
+        write(&self.dir.join("downloads"), &name, &document)
+    }
+}
+
 /// The stacks of layers that `records` were built with.
 pub(crate) fn stacks(root: &Path, records: &[Record]) -> Vec<Vec<Digest>> {
     let dir = dir(root).join("images");
@@ -161,23 +211,31 @@ pub(crate) fn stacks(root: &Path, records: &[Record]) -> Vec<Vec<Digest>> {
         .collect()
 }
 
+/// The keys, in hexadecimal, of the steps that `records` were built with.
+pub(super) fn steps_of(root: &Path, records: &[Record]) -> BTreeSet<String> {
+    let dir = dir(root).join("images");
+    let notes = records
+        .iter()
+        .filter_map(|r| read::<ImageDocument>(&dir.join(r.id.hex())));
+    notes.flat_map(|note| note.steps).collect()
+}
+
 /// Drops the entries that none of `records` was built with. What cannot be removed stays until the next
 /// time.
 pub(crate) fn sweep(root: &Path, records: &[Record]) {
     let dir = dir(root);
     let listed: BTreeSet<String> = records.iter().map(|r| r.id.hex()).collect();
-    let mut wanted: BTreeSet<String> = BTreeSet::new();
+    let wanted = steps_of(root, records);
     for name in names(&dir.join("images")) {
-        let path = dir.join("images").join(&name);
-        if listed.contains(&name) {
-            wanted.extend(read::<ImageDocument>(&path).unwrap_or_default().steps);
-        } else {
-            let _ = fs::remove_file(path);
+        if !listed.contains(&name) {
+            let _ = fs::remove_file(dir.join("images").join(name));
         }
     }
     if wanted.is_empty() {
-        for name in names(&dir.join("contexts")) {
-            let _ = fs::remove_file(dir.join("contexts").join(name));
+        for part in ["contexts", "downloads"] {
+            for name in names(&dir.join(part)) {
+                let _ = fs::remove_file(dir.join(part).join(name));
+            }
         }
     }
     for name in names(&dir.join("steps")) {
@@ -187,7 +245,8 @@ pub(crate) fn sweep(root: &Path, records: &[Record]) {
     }
 }
 
-fn names(dir: &Path) -> Vec<String> {
+/// The names in a directory of the cache.
+pub(super) fn names(dir: &Path) -> Vec<String> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     entries
         .filter_map(|e| e.file_name().into_string().ok())
@@ -210,7 +269,7 @@ fn write(dir: &Path, name: &str, document: &impl Serialize) -> Result<(), BuildE
         return Ok(());
     }
     let file = tempfile::Builder::new()
-        .prefix(".new-")
+        .prefix(NEW)
         .tempfile_in(dir)
         .map_err(fail)?;
     fs::write(file.path(), text).map_err(fail)?;

@@ -11,7 +11,9 @@ use pellicle_union::Union;
 
 use super::{
     BuildError,
+    chmod::Chmod,
     place::{Looks, Placer},
+    remote::Remote,
     source::{self, Source},
     unpack,
 };
@@ -22,6 +24,7 @@ use crate::container::{passwd, root};
 pub(super) struct Request {
     /// ADD: archives are unpacked.
     pub(super) add: bool,
+    /// Paths in the source.
     pub(super) sources: Vec<String>,
     /// Files of the Containerfile itself: names and contents.
     pub(super) texts: Vec<(String, String)>,
@@ -40,7 +43,8 @@ pub(super) struct Copying<'a> {
     /// It is said to be a directory.
     into_directory: bool,
     request: &'a Request,
-    perm: Option<u16>,
+    remotes: &'a [Remote<'a>],
+    chmod: Option<Chmod>,
 }
 
 #[derive(Debug)]
@@ -61,26 +65,37 @@ impl<'a> Copying<'a> {
     ///
     /// # Errors
     /// What is not there, leads out of `source` or makes no sense.
-    pub(super) fn find(request: &'a Request, source: &'a dyn Source) -> Result<Self, BuildError> {
+    pub(super) fn find(
+        request: &'a Request,
+        remotes: &'a [Remote<'a>],
+        source: &'a dyn Source,
+    ) -> Result<Self, BuildError> {
         let mut items = Vec::new();
         for text in &request.sources {
-            find(source, request, text, &mut items)?;
+            find(source, text, &mut items)?;
         }
         items.extend(request.texts.iter().map(|(name, text)| Item::Text {
             name: name.clone(),
             text: text.clone(),
         }));
-        let into_directory = items.len() > 1
+        let into_directory = items.len() + remotes.len() > 1
             || request.to.ends_with('/')
             || matches!(request.to.rsplit('/').next(), Some("." | ".."));
-        let perm = request.chmod.as_deref().map(mode).transpose()?;
+        let chmod = request.chmod.as_deref().map(Chmod::parse).transpose()?;
+        if let Some(unnamed) = remotes
+            .iter()
+            .find(|r| into_directory && r.name().is_empty())
+        {
+            return Err(unnamed_file(unnamed));
+        }
         Ok(Self {
             source,
             items,
             to: absolute(&request.workdir, &request.to),
             into_directory,
             request,
-            perm,
+            remotes,
+            chmod,
         })
     }
 
@@ -91,7 +106,7 @@ impl<'a> Copying<'a> {
     pub(super) fn fingerprint(&self, into: &mut Hasher) -> Result<(), BuildError> {
         let asked = format!(
             "{} {:?} {} {:?} {:?}\0",
-            self.request.add, self.to, self.into_directory, self.request.chown, self.perm
+            self.request.add, self.to, self.into_directory, self.request.chown, self.chmod
         );
         into.update(asked.as_bytes());
         for item in &self.items {
@@ -107,6 +122,9 @@ impl<'a> Copying<'a> {
                     into.update(format!("{name}\0{}\0{text}", text.len()).as_bytes());
                 }
             }
+        }
+        for remote in self.remotes {
+            into.update(format!("\0address {}\0", remote.fingerprint()).as_bytes());
         }
         Ok(())
     }
@@ -124,7 +142,7 @@ impl<'a> Copying<'a> {
             Some(text) => owner(union, text)?,
             None => (0, 0),
         };
-        let mut placer = Placer::new(union, owner, self.perm, cancel);
+        let mut placer = Placer::new(union, owner, self.chmod.clone(), cancel);
         let is_dir = self.into_directory
             || placer
                 .find(&self.to)?
@@ -152,7 +170,7 @@ impl<'a> Copying<'a> {
                     let looks = Looks {
                         uid: owner.0,
                         gid: owner.1,
-                        perm: self.perm.unwrap_or(0o644),
+                        perm: placer.perm(0o644, false),
                         mtime: Time::now(),
                         xattrs: Vec::new(),
                     };
@@ -160,7 +178,34 @@ impl<'a> Copying<'a> {
                 }
             }
         }
+        for remote in self.remotes {
+            self.remote(&mut placer, is_dir, remote, owner)?;
+        }
         placer.finish()
+    }
+
+    /// A file of a server: only root's to read, and never unpacked (Dockerfile reference, "ADD").
+    fn remote(
+        &self,
+        placer: &mut Placer<'_>,
+        is_dir: bool,
+        remote: &Remote<'_>,
+        owner: (u32, u32),
+    ) -> Result<(), BuildError> {
+        if is_dir && remote.name().is_empty() {
+            return Err(unnamed_file(remote));
+        }
+        let (dir, name) = self.target(placer, is_dir, remote.name().as_bytes())?;
+        let (mut file, mtime) = remote.open()?;
+        let looks = Looks {
+            uid: owner.0,
+            gid: owner.1,
+            perm: placer.perm(0o600, false),
+            mtime,
+            xattrs: Vec::new(),
+        };
+        placer.file(dir, &name, &mut file, &looks)?;
+        Ok(())
     }
 
     /// What is in directory `path`, into the destination, which is like it if it is new.
@@ -177,7 +222,7 @@ impl<'a> Copying<'a> {
                 let looks = entry.map(|entry| Looks {
                     uid: owner.0,
                     gid: owner.1,
-                    perm: self.perm.unwrap_or(entry.perm),
+                    perm: placer.perm(entry.perm, true),
                     mtime: entry.mtime,
                     xattrs: Vec::new(),
                 });
@@ -209,19 +254,7 @@ impl<'a> Copying<'a> {
     }
 }
 
-fn find(
-    source: &dyn Source,
-    request: &Request,
-    text: &str,
-    items: &mut Vec<Item>,
-) -> Result<(), BuildError> {
-    let remote = ["http://", "https://", "git@", "git://", "ssh://"];
-    if request.add && remote.iter().any(|r| text.starts_with(r)) {
-        return Err(BuildError::request(
-            format!("ADD cannot fetch {text}"),
-            "fetch it before the build and ADD the file, or fetch it in a RUN",
-        ));
-    }
+fn find(source: &dyn Source, text: &str, items: &mut Vec<Item>) -> Result<(), BuildError> {
     let (pattern, left) = source::inside(text.as_ref());
     if left {
         return Err(BuildError::request(
@@ -258,17 +291,11 @@ pub(super) fn absolute(workdir: &str, path: &str) -> PathBuf {
     Path::new("/").join(clean)
 }
 
-/// The permission bits that `--chmod` gives.
-fn mode(text: &str) -> Result<u16, BuildError> {
-    u16::from_str_radix(text, 8)
-        .ok()
-        .filter(|m| *m <= 0o7777)
-        .ok_or_else(|| {
-            BuildError::request(
-                format!("--chmod={text} is no mode"),
-                "write it in octal, such as --chmod=755",
-            )
-        })
+fn unnamed_file(remote: &Remote<'_>) -> BuildError {
+    BuildError::request(
+        format!("{} names no file", remote.address()),
+        "give the destination with the file's name, and without a / at its end",
+    )
 }
 
 /// The ids that `--chown` gives; a user without a group has a group of its own number, as docker

@@ -11,9 +11,11 @@
 //! No image is listed before the last step is done, so a build that fails leaves no image; what its
 //! steps came to is kept for the next try until the store is collected.
 
+mod agent;
 mod base;
 mod builder;
 mod cache;
+mod chmod;
 mod containerfile;
 mod context;
 mod copy;
@@ -24,6 +26,8 @@ mod mounts;
 mod output;
 mod place;
 mod plan;
+mod prune;
+mod remote;
 mod run;
 mod scope;
 mod settings;
@@ -38,6 +42,7 @@ mod unpack;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs::File,
     path::PathBuf,
     sync::Arc,
 };
@@ -47,6 +52,7 @@ use pellicle_union::Union;
 
 pub use error::{BuildError, Place};
 pub use layer::Times;
+pub use prune::{CacheEntry, CacheKind, PruneOptions, Pruned, prune};
 pub use run::{Job, serve};
 
 pub(crate) use cache::{stacks as kept, sweep};
@@ -54,7 +60,7 @@ pub(crate) use cache::{stacks as kept, sweep};
 use crate::{
     container::{request::Network, root},
     image::{Image, Images, Platform, Reference},
-    registry::RegistryError,
+    registry::{Download, RegistryError},
 };
 use state::State;
 
@@ -70,6 +76,11 @@ pub enum Secret {
 /// Finds an image by name, for a platform if one is wanted.
 pub type Find<'a> = dyn Fn(&str, Option<&Platform>) -> Result<Image, RegistryError> + Sync + 'a;
 
+/// Writes what is at an address into a file, which is empty before; nothing comes if the server says that
+/// it is still what it had given this mark (`ETag`).
+pub type Fetch<'a> =
+    dyn Fn(&str, Option<&str>, &mut File) -> Result<Option<Download>, RegistryError> + Sync + 'a;
+
 /// What is to be built, and how.
 pub struct Options<'a> {
     /// What messages call the Containerfile.
@@ -84,6 +95,8 @@ pub struct Options<'a> {
     pub build_args: BTreeMap<String, String>,
     /// What `RUN --mount=type=secret` shows, by id.
     pub secrets: BTreeMap<String, Secret>,
+    /// Sockets of ssh agents that `RUN --mount=type=ssh` shows, by id.
+    pub agents: BTreeMap<String, PathBuf>,
     /// The stage to be built, by name or number; the last one without.
     pub target: Option<String>,
     /// Labels on top of the file's.
@@ -104,6 +117,8 @@ pub struct Options<'a> {
     pub cancel: Cancel,
     /// Finds images by name, pulling those that are missing, if that is wanted.
     pub find: &'a Find<'a>,
+    /// Fetches what ADD takes from addresses.
+    pub fetch: &'a Fetch<'a>,
     /// Hears of each step.
     pub tell: &'a (dyn Fn(std::fmt::Arguments<'_>) + Sync),
 }

@@ -18,8 +18,10 @@ pub(super) enum Kind {
     Cache {
         id: String,
         sharing: Sharing,
-        /// Mode of a new one.
-        mode: u32,
+        /// Mode of a new one; without, of what it begins with, or 755.
+        mode: Option<u32>,
+        /// The stage or image (else the context), and the path in it, that a new one begins with.
+        begins_with: Option<(Option<String>, String)>,
     },
     /// Files of the context, a stage or an image.
     Bind {
@@ -35,6 +37,12 @@ pub(super) enum Kind {
         mode: u32,
         /// Also (or only, without a target) as this variable.
         env: Option<String>,
+    },
+    /// The socket of an ssh agent of the caller's.
+    Ssh {
+        id: String,
+        required: bool,
+        mode: u32,
     },
 }
 
@@ -77,7 +85,7 @@ impl Mount {
                 };
                 BuildError::request(
                     what,
-                    "a mount is written type=cache|bind|tmpfs|secret,target=PATH and id, from, source, sharing, mode, size, required, env, ro or rw",
+                    "a mount is written type=cache|bind|tmpfs|secret|ssh,target=PATH and id, from, source, sharing, mode, size, required, env, ro or rw",
                 )
             })?;
         }
@@ -146,7 +154,7 @@ impl<'a> Raw<'a> {
         let wrong = |what: &str, next| Err((what.to_owned(), next));
         let kind = self.kind.unwrap_or("bind");
         let target = self.target.unwrap_or_default().to_owned();
-        if target.is_empty() && kind != "secret" {
+        if target.is_empty() && !matches!(kind, "secret" | "ssh") {
             return wrong("it has no target", "add target=PATH");
         }
         let made = match kind {
@@ -154,16 +162,19 @@ impl<'a> Raw<'a> {
                 from: self.from.map(str::to_owned),
                 source: self.source.unwrap_or_default().to_owned(),
             },
-            "cache" if self.from.is_some() || self.source.is_some() => {
-                return wrong(
-                    "a cache cannot begin with other files here",
-                    "take from= and source= out, and copy the files in the command",
-                );
-            }
             "cache" => Kind::Cache {
                 id: self.id.unwrap_or(&target).to_owned(),
                 sharing: self.sharing.unwrap_or(Sharing::Shared),
-                mode: self.mode.unwrap_or(0o755),
+                mode: self.mode,
+                begins_with: (self.from.is_some() || self.source.is_some()).then(|| {
+                    let source = self.source.unwrap_or_default();
+                    (self.from.map(str::to_owned), source.to_owned())
+                }),
+            },
+            "ssh" => Kind::Ssh {
+                id: self.id.unwrap_or("default").to_owned(),
+                required: self.required,
+                mode: self.mode.unwrap_or(0o600),
             },
             "tmpfs" => Kind::Tmpfs {
                 size: self.size.map(str::to_owned),
@@ -183,7 +194,7 @@ impl<'a> Raw<'a> {
             other => {
                 return Err((
                     format!("type={other} is not known"),
-                    "the types are cache, bind, tmpfs and secret",
+                    "the types are cache, bind, tmpfs, secret and ssh",
                 ));
             }
         };
@@ -209,10 +220,30 @@ mod tests {
             Kind::Cache {
                 id: "/c".into(),
                 sharing: Sharing::Locked,
-                mode: 0o755
+                mode: None,
+                begins_with: None,
             }
         );
         assert!(!cache.read_only);
+        let cache = Mount::parse("type=cache,target=/c,from=a,source=/x,mode=700").unwrap();
+        assert_eq!(
+            cache.kind,
+            Kind::Cache {
+                id: "/c".into(),
+                sharing: Sharing::Shared,
+                mode: Some(0o700),
+                begins_with: Some((Some("a".into()), "/x".into())),
+            }
+        );
+        let ssh = Mount::parse("type=ssh").unwrap();
+        assert_eq!(
+            ssh.kind,
+            Kind::Ssh {
+                id: "default".into(),
+                required: false,
+                mode: 0o600,
+            }
+        );
         let bind = Mount::parse("from=a,source=x,dst=/m").unwrap();
         assert!(bind.read_only);
         assert!(!Mount::parse("dst=/m,rw").unwrap().read_only);
@@ -232,13 +263,12 @@ mod tests {
     #[test]
     fn nonsense_is_refused() {
         for (text, want) in [
-            ("type=ssh,target=/x", "type=ssh"),
+            ("type=smb,target=/x", "type=smb"),
             ("type=cache", "no target"),
             ("type=cache,target=/x,sharing=some", "sharing=some"),
             ("type=secret", "no id"),
             ("target=/x,mode=9", "mode=9"),
             ("target=/x,uid=5", "uid=5"),
-            ("type=cache,target=/x,from=a", "begin with"),
             ("target=", "target"),
         ] {
             let e = Mount::parse(text).unwrap_err().to_string();

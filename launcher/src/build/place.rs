@@ -11,6 +11,7 @@ use pellicle_union::{Caller, Error, NewNode, SetAttr, Union};
 
 use super::{
     BuildError,
+    chmod::Chmod,
     source::{Entry, Source, Xattrs},
 };
 use crate::container::root;
@@ -23,8 +24,8 @@ pub(super) struct Placer<'a> {
     union: &'a Union,
     /// Whose everything new is.
     owner: Caller,
-    /// Permission bits of everything copied, instead of its own.
-    perm: Option<u16>,
+    /// What becomes of the permission bits of everything copied.
+    chmod: Option<Chmod>,
     cancel: &'a Cancel,
     buffer: Vec<u8>,
     /// Set at the end: what is put into a directory changes its time.
@@ -46,7 +47,7 @@ impl<'a> Placer<'a> {
     pub(super) fn new(
         union: &'a Union,
         owner: (u32, u32),
-        perm: Option<u16>,
+        chmod: Option<Chmod>,
         cancel: &'a Cancel,
     ) -> Self {
         Self {
@@ -56,7 +57,7 @@ impl<'a> Placer<'a> {
                 gid: owner.1,
                 umask: 0,
             },
-            perm,
+            chmod,
             cancel,
             buffer: vec![0; BUFFER],
             times: Vec::new(),
@@ -181,11 +182,17 @@ impl<'a> Placer<'a> {
         Ok(None)
     }
 
+    /// What becomes of permission bits.
+    pub(super) fn perm(&self, perm: u16, is_dir: bool) -> u16 {
+        let chmod = self.chmod.as_ref();
+        chmod.map_or(perm, |chmod| chmod.apply(perm, is_dir))
+    }
+
     fn looks(&self, entry: &Entry, xattrs: Xattrs) -> Looks {
         Looks {
             uid: self.owner.uid,
             gid: self.owner.gid,
-            perm: self.perm.unwrap_or(entry.perm),
+            perm: self.perm(entry.perm, entry.kind == FileKind::Directory),
             mtime: entry.mtime,
             xattrs,
         }

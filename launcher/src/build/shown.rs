@@ -2,17 +2,19 @@
 
 use std::{
     fs::{self, File, Permissions},
-    io::{self, Read as _},
+    io::Read as _,
     os::unix::{ffi::OsStrExt as _, fs::PermissionsExt as _},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use oci_spec::runtime::Mount as SpecMount;
-use pellicle_store::Digest;
+use pellicle_store::Hasher;
 use rustix::fs::{FlockOperation, flock};
 
 use super::{
     BuildError, Place, Secret,
+    agent::Forward,
     builder::Builder,
     cache, copy,
     mounts::{Kind, Mount, Sharing},
@@ -56,6 +58,7 @@ pub(super) struct Shown<'a> {
     pub(super) env: Vec<String>,
     /// Held until the command has ended.
     locks: Vec<File>,
+    agents: Vec<Forward>,
 }
 
 impl<'a> Shown<'a> {
@@ -75,6 +78,7 @@ impl<'a> Shown<'a> {
             tmpfs: Vec::new(),
             env: Vec::new(),
             locks: Vec::new(),
+            agents: Vec::new(),
         }
     }
 
@@ -97,8 +101,16 @@ impl<'a> Shown<'a> {
                     .map_or(String::new(), |s| format!(",size={s}"));
                 self.tmpfs.push(format!("{}:exec{size}", to.display()));
             }
-            Kind::Cache { id, sharing, mode } => {
-                let dir = self.cache_dir(id, *sharing, *mode)?;
+            Kind::Cache {
+                id,
+                sharing,
+                mode,
+                begins_with,
+            } => {
+                let begins_with = begins_with.as_ref();
+                let begins_with =
+                    begins_with.map(|(from, source)| (from.as_deref(), source.as_str()));
+                let dir = self.cache_dir(id, *sharing, *mode, begins_with)?;
                 self.mounts.push(spec::bind(dir, to, mount.read_only));
             }
             Kind::Bind { from, source } => {
@@ -110,16 +122,38 @@ impl<'a> Shown<'a> {
                 mode,
                 env,
             } => self.secret(mount, id, *required, *mode, env.as_deref())?,
+            Kind::Ssh { id, required, mode } => self.ssh(mount, id, *required, *mode)?,
         }
         Ok(())
     }
 
-    fn cache_dir(&mut self, id: &str, sharing: Sharing, mode: u32) -> Result<PathBuf, BuildError> {
-        let name = Digest::of(id.as_bytes()).hex();
+    fn cache_dir(
+        &mut self,
+        id: &str,
+        sharing: Sharing,
+        mode: Option<u32>,
+        begins_with: Option<(Option<&str>, &str)>,
+    ) -> Result<PathBuf, BuildError> {
+        let start = match begins_with {
+            Some((from, source)) => {
+                let tree = self.builder.source(from, self.place)?;
+                let path = bound(&*tree, source)?;
+                Some((tree, path))
+            }
+            None => None,
+        };
+        let mut name = Hasher::default();
+        name.update(id.as_bytes());
+        if let Some((tree, path)) = &start {
+            // One that begins with other files is another one, as docker has it.
+            source::fingerprint(&**tree, path, &mut name)?;
+        }
         let dir = cache::dir(self.builder.images.store().root())
             .join("mounts")
-            .join(name);
+            .join(name.finish().0.hex());
         fs::create_dir_all(&dir).map_err(BuildError::io("make", &dir))?;
+        // For those who look at what is there; the name is a digest.
+        let _ = fs::write(dir.join(cache::MOUNT_ID), id);
         let how = match sharing {
             Sharing::Shared => FlockOperation::LockShared,
             Sharing::Locked => FlockOperation::LockExclusive,
@@ -135,13 +169,8 @@ impl<'a> Shown<'a> {
             }
             self.locks.push(lock);
             let path = dir.join(n.to_string());
-            match fs::create_dir(&path) {
-                Ok(()) => {
-                    let mode = Permissions::from_mode(mode);
-                    fs::set_permissions(&path, mode).map_err(BuildError::io("make", &path))?;
-                }
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(e) => return Err(BuildError::io("make", &path)(e)),
+            if !path.is_dir() {
+                self.fill_cache(&path, mode, start.as_ref())?;
             }
             return Ok(path);
         }
@@ -149,6 +178,33 @@ impl<'a> Shown<'a> {
             format!("{PRIVATE_MAX} builds use the cache {id} at once"),
             "wait for one of them to end",
         ))
+    }
+
+    /// Makes a cache with what it begins with. It is there whole or not at all, and of two who make it at
+    /// once one does.
+    fn fill_cache(
+        &self,
+        path: &Path,
+        mode: Option<u32>,
+        start: Option<&(Arc<dyn Source>, PathBuf)>,
+    ) -> Result<(), BuildError> {
+        let fail = || BuildError::io("make", path);
+        let part = self.work.join(format!("cache-{}", self.mounts.len()));
+        fs::create_dir(&part).map_err(fail())?;
+        let mode = match start {
+            Some((tree, from)) => {
+                output::write(&**tree, from, &part, &self.builder.options.cancel)?;
+                mode
+            }
+            None => Some(mode.unwrap_or(0o755)),
+        };
+        if let Some(mode) = mode {
+            fs::set_permissions(&part, Permissions::from_mode(mode)).map_err(fail())?;
+        }
+        match fs::rename(&part, path) {
+            Err(_) if path.is_dir() => Ok(()),
+            other => other.map_err(fail()),
+        }
     }
 
     fn bind(
@@ -214,6 +270,42 @@ impl<'a> Shown<'a> {
         let path = self.work.join(format!("secret-{}", self.mounts.len()));
         run::file_for(&path, &value, mode)?;
         self.mounts.push(spec::bind(path, to, mount.read_only));
+        Ok(())
+    }
+}
+
+impl Shown<'_> {
+    fn ssh(
+        &mut self,
+        mount: &Mount,
+        id: &str,
+        required: bool,
+        mode: u32,
+    ) -> Result<(), BuildError> {
+        let Some(agent) = self.builder.options.agents.get(id) else {
+            return if required {
+                Err(BuildError::request(
+                    format!("the ssh agent {id} is required and was not given"),
+                    format!("give it with --ssh {id}, or --ssh {id}=SOCKET"),
+                ))
+            } else {
+                Ok(())
+            };
+        };
+        let n = self.agents.len();
+        let name = format!("agent-{n}");
+        let forward = Forward::start(agent, self.work, &name, mode)?;
+        let to = if mount.target.is_empty() {
+            PathBuf::from(format!("/run/buildkit/ssh_agent.{n}"))
+        } else {
+            copy::absolute(self.workdir, &mount.target)
+        };
+        if n == 0 {
+            set(&mut self.env, "SSH_AUTH_SOCK", &to.to_string_lossy());
+        }
+        let from = forward.path().to_owned();
+        self.mounts.push(spec::bind(from, to, mount.read_only));
+        self.agents.push(forward);
         Ok(())
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use pellicle_store::Digest;
 use serde_json::json;
 
 use super::{
@@ -12,6 +13,7 @@ use super::{
     layer::{self, Work},
     mounts::{Kind, Mount},
     place::Placer,
+    remote::{self, Remote},
     run::{self, Running},
     scope::Scope,
     shown::{Shown, bound},
@@ -88,9 +90,14 @@ impl Builder<'_> {
             };
             texts.push((doc.name.clone(), text));
         }
+        let sources = all(&copy.sources)?;
+        let (addresses, sources): (Vec<String>, Vec<String>) = sources
+            .into_iter()
+            .partition(|text| copy.add && remote::is_address(text));
+        let remotes = self.remotes(&addresses, one(&copy.checksum)?, sources.len())?;
         let request = copy::Request {
             add: copy.add,
-            sources: all(&copy.sources)?,
+            sources,
             texts,
             to: scope.expand(&copy.to, place)?,
             chown: one(&copy.chown)?,
@@ -105,7 +112,7 @@ impl Builder<'_> {
         };
         let nothing = NoSource;
         let source: &dyn Source = source.as_deref().unwrap_or(&nothing);
-        let copying = Copying::find(&request, source)?;
+        let copying = Copying::find(&request, &remotes, source)?;
         let mut key = self.key(&scope.state, "COPY")?;
         copying.fingerprint(&mut key)?;
         let state = &scope.state;
@@ -120,6 +127,36 @@ impl Builder<'_> {
         self.tell(cached);
         scope.state.add(&instruction.text(), &made);
         Ok(())
+    }
+
+    /// What ADD takes from `addresses`, beside `others`.
+    fn remotes(
+        &self,
+        addresses: &[String],
+        checksum: Option<String>,
+        others: usize,
+    ) -> Result<Vec<Remote<'_>>, BuildError> {
+        let checksum = match (checksum, addresses.len() + others) {
+            (None, _) => None,
+            (Some(text), 1) if addresses.len() == 1 => {
+                Some(text.parse::<Digest>().map_err(|_| {
+                    BuildError::request(
+                        format!("--checksum={text} is no digest"),
+                        "write --checksum=sha256: and 64 hexadecimal digits",
+                    )
+                })?)
+            }
+            (Some(_), _) => {
+                return Err(BuildError::request(
+                    "--checksum is for one address",
+                    "write an ADD of its own for each address, and take it out of those of files",
+                ));
+            }
+        };
+        addresses
+            .iter()
+            .map(|address| Remote::look(address, checksum, self.options.fetch, &self.cache))
+            .collect()
     }
 
     fn tell(&self, cached: bool) {
@@ -161,7 +198,12 @@ impl Builder<'_> {
             let text = scope.expand(text, place)?;
             let mount = Mount::parse(&text)?;
             key.update(text.as_bytes());
-            if let Kind::Bind { from, source } = &mount.kind {
+            if let Kind::Bind { from, source }
+            | Kind::Cache {
+                begins_with: Some((from, source)),
+                ..
+            } = &mount.kind
+            {
                 let tree = self.source(from.as_deref(), place)?;
                 source::fingerprint(&*tree, &bound(&*tree, source)?, &mut key)?;
             }

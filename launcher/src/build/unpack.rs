@@ -16,34 +16,16 @@ use super::{
     source::{self, Source, Xattrs},
 };
 
+/// Bytes of memory for xz, whatever an archive asks for; `xz -9` asks for 65 MiB.
+const XZ_MEMORY: u64 = 512 << 20;
 /// Where a PAX header has extended attributes.
 const XATTR: &str = "SCHILY.xattr.";
 
-/// Whether the file at `path` is an archive that is to be unpacked: plain, gzip or zstd.
+/// Whether the file at `path` is an archive that is to be unpacked: plain, gzip, bzip2, xz or zstd.
 ///
 /// # Errors
-/// The source's; a compression that cannot be read here.
+/// The source's.
 pub(super) fn is_archive(source: &dyn Source, path: &Path) -> Result<bool, BuildError> {
-    let mut start = Vec::new();
-    source
-        .open(path)?
-        .take(6)
-        .read_to_end(&mut start)
-        .map_err(BuildError::io("read", path))?;
-    let unknown = match start.as_slice() {
-        b"\xfd7zXZ\0" => Some("xz"),
-        [b'B', b'Z', b'h', ..] => Some("bzip2"),
-        _ => None,
-    };
-    if let Some(unknown) = unknown {
-        return Err(BuildError::request(
-            format!(
-                "ADD {}: it is compressed with {unknown}, which is not read here",
-                path.display()
-            ),
-            "compress it with gzip or zstd, or take it as it is with COPY",
-        ));
-    }
     let mut archive = tar::Archive::new(plain(source, path)?);
     // A header counts if its checksum is right.
     let first = archive.entries().ok().and_then(|mut e| e.next());
@@ -54,15 +36,22 @@ fn plain<'a>(source: &'a dyn Source, path: &Path) -> Result<Box<dyn Read + 'a>, 
     let mut start = Vec::new();
     source
         .open(path)?
-        .take(4)
+        .take(6)
         .read_to_end(&mut start)
         .map_err(BuildError::io("read", path))?;
     let file = source.open(path)?;
     Ok(match start.as_slice() {
         [0x1f, 0x8b, ..] => Box::new(flate2::read::MultiGzDecoder::new(file)),
-        [0x28, 0xb5, 0x2f, 0xfd] => {
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => {
             Box::new(zstd::Decoder::new(file).map_err(BuildError::io("decompress", path))?)
         }
+        b"\xfd7zXZ\0" => {
+            let flags = liblzma::stream::CONCATENATED;
+            let stream = liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, flags);
+            let stream = stream.map_err(|e| BuildError::io("decompress", path)(e.into()))?;
+            Box::new(liblzma::read::XzDecoder::new_stream(file, stream))
+        }
+        [b'B', b'Z', b'h', b'1'..=b'9', ..] => Box::new(bzip2::read::MultiBzDecoder::new(file)),
         _ => file,
     })
 }

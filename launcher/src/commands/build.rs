@@ -1,7 +1,8 @@
 //! `pellicle build`: an image from a Containerfile.
 
+mod values;
+
 use std::{
-    collections::BTreeMap,
     fs::File,
     io::{self, IsTerminal as _, Read as _, Write as _},
     path::{Path, PathBuf},
@@ -18,13 +19,17 @@ use super::{
 };
 use crate::{
     CliError, Context,
-    build::{self, BuildError, Built, Job, Options, Secret, Times},
+    build::{self, BuildError, Built, Job, Options},
     container::request::Network,
     events::{self, Event},
     image::{Images, Platform, Reference},
     interrupt,
-    registry::pull::{self, PullPolicy},
+    registry::{
+        download,
+        pull::{self, PullPolicy},
+    },
 };
+use values::{agents, build_args, pair, secrets, times};
 
 /// Names of the file in the context, the first that is there counts (podman's order).
 const FILES: [&str; 2] = ["Containerfile", "Dockerfile"];
@@ -47,6 +52,7 @@ const FILE_MAX: u64 = 2 << 20;
   pellicle build -t app:1 .
   pellicle build -f docker/Dockerfile --build-arg VERSION=2 --target test .
   pellicle build --secret id=token,src=$HOME/.token --network host -t app .
+  pellicle build --ssh default --network host -t app .    RUN --mount=type=ssh has the ssh agent
   SOURCE_DATE_EPOCH=0 pellicle build -q -t app .          the same input gives the same digest
   pellicle build --output type=local,dest=out .           the files instead of an image
   pellicle build -t tools -f - . <Containerfile")]
@@ -63,6 +69,9 @@ pub struct BuildArgs {
     /// A file (or variable) that RUN --mount=type=secret shows and no layer has
     #[arg(long, value_name = "id=NAME[,src=FILE|,env=VARIABLE]")]
     pub secret: Vec<String>,
+    /// An ssh agent that RUN --mount=type=ssh leads to; without a socket that of $SSH_AUTH_SOCK
+    #[arg(long, value_name = "default|ID[=SOCKET]")]
+    pub ssh: Vec<String>,
     /// The stage to build, by name or number [default: the last]
     #[arg(long, value_name = "STAGE")]
     pub target: Option<String>,
@@ -137,6 +146,8 @@ pub fn run(cx: &Context, args: BuildArgs) -> Result<ExitCode, CliError> {
     let find = |name: &str, platform: Option<&Platform>| {
         pull::ensure(&images, name, args.pull, platform, &access, &bars)
     };
+    let fetch =
+        |address: &str, etag: Option<&str>, to: &mut File| download(&access()?, address, etag, to);
     let options = Options {
         file_name,
         text,
@@ -145,6 +156,7 @@ pub fn run(cx: &Context, args: BuildArgs) -> Result<ExitCode, CliError> {
         context: args.context.clone().filter(|c| c != Path::new("-")),
         build_args: build_args(&args.build_arg)?,
         secrets: secrets(&args.secret)?,
+        agents: agents(&args.ssh)?,
         target: args.target.clone(),
         labels: args.label.iter().map(|l| pair(l)).collect(),
         platform: args.platform.clone(),
@@ -155,6 +167,7 @@ pub fn run(cx: &Context, args: BuildArgs) -> Result<ExitCode, CliError> {
         times: times(args.timestamp)?,
         cancel: cancel.clone(),
         find: &find,
+        fetch: &fetch,
         tell: &tell,
     };
     let _lock = images.store().lock_shared()?;
@@ -234,90 +247,6 @@ fn containerfile(args: &BuildArgs) -> Result<(String, Option<PathBuf>, Vec<u8>),
         .and_then(|f| f.take(FILE_MAX).read_to_end(&mut text))
         .map_err(|e| CliError::failed(format!("cannot read {}", path.display())).because(e))?;
     Ok((path.display().to_string(), Some(path), text))
-}
-
-fn pair(text: &str) -> (String, String) {
-    let (name, value) = text.split_once('=').unwrap_or((text, ""));
-    (name.to_owned(), value.to_owned())
-}
-
-fn build_args(list: &[String]) -> Result<BTreeMap<String, String>, CliError> {
-    let mut all = BTreeMap::new();
-    for text in list {
-        let (name, value) = match text.split_once('=') {
-            Some((name, value)) => (name, value.to_owned()),
-            None => match std::env::var(text) {
-                Ok(value) => (text.as_str(), value),
-                // As docker: what is not set here is not set there.
-                Err(_) => continue,
-            },
-        };
-        if name.is_empty() {
-            return Err(CliError::usage(format!("--build-arg {text:?} has no name"))
-                .with_hint("write --build-arg NAME=VALUE"));
-        }
-        all.insert(name.to_owned(), value);
-    }
-    Ok(all)
-}
-
-fn secrets(list: &[String]) -> Result<BTreeMap<String, Secret>, CliError> {
-    let mut all = BTreeMap::new();
-    for text in list {
-        let bad = |why: &str| {
-            CliError::usage(format!("--secret {text:?}: {why}"))
-                .with_hint("write --secret id=NAME,src=FILE or --secret id=NAME,env=VARIABLE")
-        };
-        let (mut id, mut secret) = (None, None);
-        for field in text.split(',') {
-            let (name, value) = field.split_once('=').unwrap_or((field, ""));
-            match (name, value) {
-                (_, "") => return Err(bad(&format!("{name} has no value"))),
-                ("id", value) => id = Some(value.to_owned()),
-                ("src" | "source", path) => secret = Some(Secret::File(PathBuf::from(path))),
-                ("env", name) => secret = Some(Secret::Variable(name.to_owned())),
-                ("type", "file" | "env") => {}
-                _ => return Err(bad(&format!("{field} is not known"))),
-            }
-        }
-        let id = id.ok_or_else(|| bad("it has no id"))?;
-        let secret = secret.unwrap_or_else(|| Secret::Variable(id.clone()));
-        if let Secret::File(path) = &secret {
-            std::fs::metadata(path).map_err(|e| {
-                CliError::failed(format!("cannot read the secret {}", path.display())).because(e)
-            })?;
-        }
-        all.insert(id, secret);
-    }
-    Ok(all)
-}
-
-fn times(timestamp: Option<i64>) -> Result<Times, CliError> {
-    let at = |sec: i64| {
-        // Years that RFC 3339 can write.
-        if !(0..=253_402_300_799).contains(&sec) {
-            return Err(
-                CliError::usage(format!("{sec} is no time that an image can have"))
-                    .with_hint("give seconds since 1970"),
-            );
-        }
-        Ok(pellicle_union::Time { sec, nsec: 0 })
-    };
-    if let Some(sec) = timestamp {
-        return at(sec).map(Times::All);
-    }
-    match std::env::var("SOURCE_DATE_EPOCH") {
-        Ok(text) if !text.is_empty() => {
-            let sec = text.parse::<i64>().map_err(|e| {
-                CliError::usage(format!(
-                    "SOURCE_DATE_EPOCH={text:?} is no number of seconds"
-                ))
-                .because(e)
-            })?;
-            at(sec).map(Times::AtMost)
-        }
-        _ => Ok(Times::Keep),
-    }
 }
 
 /// Where the files go instead of into an image.
@@ -412,18 +341,6 @@ mod tests {
             "type=tar,y",
         ] {
             assert!(Target::parse(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn secrets_are_files_or_variables() {
-        let one = |t: &str| secrets(&[t.to_owned()]);
-        let got = one("id=a,env=B").unwrap();
-        assert_eq!(got.get("a"), Some(&Secret::Variable("B".into())));
-        let got = one("id=a,src=/dev/null").unwrap();
-        assert_eq!(got.get("a"), Some(&Secret::File("/dev/null".into())));
-        for bad in ["src=/dev/null", "id=", "id=a,src=/no/such", "id=a,x=1"] {
-            assert!(one(bad).is_err(), "{bad}");
         }
     }
 }

@@ -77,6 +77,7 @@ impl Images {
         if !what.dry_run {
             let built_with: &[Record] = if what.builds { &[] } else { &records };
             crate::build::sweep(root, built_with);
+            crate::registry::sweep(self.store.root());
             self.sweep_referrers(&subjects);
         }
         Ok(collected)

@@ -280,7 +280,7 @@ pub(super) fn read(
     use std::io::Read as _;
 
     let mut bytes = Vec::new();
-    let body = answer.body_mut().as_reader();
+    let body = http.paced(answer.body_mut().as_reader());
     body.take(max + 1)
         .read_to_end(&mut bytes)
         .map_err(|e| http.explain_io(e))?;

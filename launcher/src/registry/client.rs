@@ -100,8 +100,13 @@ impl Client {
             Ok(()) => return Ok(client),
             Err(error) => error,
         };
-        // A registry that has a certificate, but one that is not believed, is not spoken to without.
-        if may_be_plain && !matches!(refused, TransportError::Certificate(_)) {
+        // A registry that speaks TLS, and whose certificate is not believed or that does not believe ours,
+        // is not spoken to without.
+        let speaks_tls = matches!(
+            refused,
+            TransportError::Certificate(_) | TransportError::CertificateWanted(_)
+        );
+        if may_be_plain && !speaks_tls {
             client.scheme = "http";
             if client.ping().is_ok() {
                 return Ok(client);
@@ -126,8 +131,16 @@ impl Client {
             headers: Vec::new(),
             body: Sent::Nothing,
         })?;
-        if answer.status() == StatusCode::UNAUTHORIZED {
-            self.auth.refused(&answer, "", None);
+        match answer.status() {
+            StatusCode::UNAUTHORIZED => {
+                self.auth.refused(&answer, "", None);
+            }
+            // What a server of TLS says to who speaks without, among others.
+            StatusCode::BAD_REQUEST => {
+                let why = "it takes the question whether it is a registry for a bad request";
+                return Err(TransportError::Protocol(why.to_owned()));
+            }
+            _ => {}
         }
         Ok(())
     }
@@ -344,17 +357,19 @@ impl Client {
 /// Whether the same request may fare better a moment later.
 pub(super) fn worth_another(error: &TransportError) -> bool {
     match error {
-        TransportError::Io(_) | TransportError::Stalled { .. } | TransportError::CutOff { .. } => {
-            true
-        }
+        TransportError::Io(_)
+        | TransportError::Stalled { .. }
+        | TransportError::TooSlow(_)
+        | TransportError::CutOff { .. } => true,
         TransportError::NoSuchHost
         | TransportError::Certificate(_)
+        | TransportError::CertificateWanted(_)
         | TransportError::Protocol(_) => false,
     }
 }
 
 /// Reads a short body to its end, so that the connection can be used again.
-fn drain(answer: &mut Response<Body>, http: &Http) {
+pub(super) fn drain(answer: &mut Response<Body>, http: &Http) {
     let _ = read(answer, MESSAGE_MAX, http);
 }
 

@@ -3,6 +3,7 @@
 use std::{
     io::{self, Read},
     sync::atomic::{AtomicBool, Ordering},
+    time::Instant,
 };
 
 use pellicle_store::Digest;
@@ -17,6 +18,7 @@ use super::{
     client::{Call, worth_another},
     error::TransportError,
     media_type,
+    pace::{LEAST, Paced},
 };
 use crate::image::MANIFEST_MAX;
 
@@ -170,7 +172,7 @@ impl Client {
     }
 }
 
-fn length(answer: &Response<ureq::Body>) -> Option<u64> {
+pub(super) fn length(answer: &Response<ureq::Body>) -> Option<u64> {
     answer
         .headers()
         .get("content-length")?
@@ -192,9 +194,11 @@ pub struct Blob<'a> {
     digest: Digest,
     size: u64,
     at: u64,
-    body: Option<BodyReader<'static>>,
-    /// Failures since bytes last came.
+    body: Option<Paced<BodyReader<'static>>>,
+    /// Failures since it last came at a fair speed.
     failed: u32,
+    /// When that was, and the bytes since.
+    since: (Instant, u64),
     /// Raised when nobody needs it any more.
     stop: &'a AtomicBool,
     doing: String,
@@ -213,10 +217,16 @@ impl<'a> Blob<'a> {
             at: 0,
             body: None,
             failed: 0,
+            since: (Instant::now(), 0),
             stop,
             doing: format!("pull the blob {digest}"),
             failure: None,
         }
+    }
+
+    /// Leaves out the first `at` bytes, which the caller has.
+    pub(super) fn start_at(&mut self, at: u64) {
+        self.at = at;
     }
 
     fn next(&mut self, buffer: &mut [u8]) -> Result<usize, RegistryError> {
@@ -253,7 +263,7 @@ impl<'a> Blob<'a> {
                     },
                     Ok(n) => {
                         self.at += n as u64;
-                        self.failed = 0;
+                        self.came(n);
                         self.body = Some(body);
                         return Ok(n);
                     }
@@ -272,6 +282,16 @@ impl<'a> Blob<'a> {
         }
     }
 
+    /// Forgives failures when bytes come as fast as they have to: a byte for each connection is none.
+    fn came(&mut self, bytes: usize) {
+        let (start, before) = self.since;
+        let sum = before + bytes as u64;
+        self.since.1 = sum;
+        if sum >= LEAST.saturating_mul(start.elapsed().as_secs().max(1)) {
+            self.failed = 0;
+        }
+    }
+
     /// Waits before going on after `error`, unless that happened too often.
     fn again(&mut self, error: TransportError) -> Result<(), RegistryError> {
         self.client.http.check()?;
@@ -282,7 +302,9 @@ impl<'a> Blob<'a> {
         tracing::info!(%error, at = self.at, "going on after a cut: {}", self.doing);
         self.client
             .retry
-            .pause(self.failed, None, &self.client.http)
+            .pause(self.failed, None, &self.client.http)?;
+        self.since = (Instant::now(), 0);
+        Ok(())
     }
 
     fn wrong(&self, why: impl Into<String>) -> RegistryError {
@@ -290,7 +312,7 @@ impl<'a> Blob<'a> {
     }
 
     /// The body from where we are; `None` after a failure that was waited for.
-    fn open(&mut self) -> Result<Option<BodyReader<'static>>, RegistryError> {
+    fn open(&mut self) -> Result<Option<Paced<BodyReader<'static>>>, RegistryError> {
         let mut headers = Vec::new();
         if self.at > 0 {
             headers.push(("range", format!("bytes={}-", self.at)));
@@ -317,7 +339,7 @@ impl<'a> Blob<'a> {
             );
             return Err(self.wrong(why));
         }
-        let mut body = answer.into_body().into_reader();
+        let mut body = self.client.http.paced(answer.into_body().into_reader());
         // A registry that does not know ranges sends it from the beginning.
         let mut skip = (&mut body).take(self.at - from);
         match io::copy(&mut skip, &mut io::sink()) {

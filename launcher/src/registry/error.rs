@@ -7,6 +7,7 @@ use std::{io, path::PathBuf};
 use pellicle_store::{StoreError, import::ImportError};
 use pellicle_union::CommitError;
 
+use super::TooSlow;
 use crate::image::ImageError;
 
 /// Why something with a registry could not be done.
@@ -158,9 +159,15 @@ pub enum TransportError {
         /// The limit.
         seconds: u64,
     },
+    /// Hardly anything came for so long.
+    #[error(transparent)]
+    TooSlow(TooSlow),
     /// A certificate is not believed.
     #[error("its certificate is not trusted ({0})")]
     Certificate(String),
+    /// The other side wants a certificate of this one, or another.
+    #[error("it wants a certificate of this side, and does not take what it is shown ({0})")]
+    CertificateWanted(String),
     /// The transport was cut or refused.
     #[error(transparent)]
     Io(io::Error),
@@ -209,6 +216,12 @@ impl RegistryError {
                 host,
             } => format!(
                 "put the registry's CA certificate (ca.crt) into /etc/containers/certs.d/{host}/ or give its directory with --cert-dir; --tls-verify=false trusts anyone"
+            ),
+            Self::Unreachable {
+                source: TransportError::CertificateWanted(_),
+                host,
+            } => format!(
+                "put the certificate and its key (client.cert, client.key) into /etc/containers/certs.d/{host}/ or give their directory with --cert-dir"
             ),
             Self::Unreachable { .. } => "check the name and the network; a registry that speaks plain HTTP needs --tls-verify=false, or `insecure = true` in registries.conf".to_owned(),
             Self::Broken { .. } => "run the same command again: it goes on from what is complete".to_owned(),

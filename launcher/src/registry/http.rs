@@ -17,7 +17,7 @@ use ureq::{
     tls::TlsConfig,
 };
 
-use super::{RegistryError, error::TransportError, proxy::Proxies};
+use super::{RegistryError, TooSlow, error::TransportError, pace::Paced, proxy::Proxies};
 
 /// How long a connection may take to come about: a host that does not answer is to be told of soon.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -152,6 +152,8 @@ impl Http {
                 .accept_encoding("identity")
                 .timeout_resolve(Some(CONNECT))
                 .timeout_connect(Some(CONNECT))
+                // The head of an answer may not drip, either.
+                .timeout_recv_response(Some(self.stall))
                 .timeout_per_read(Some(self.stall))
                 .timeout_per_write(Some(self.stall))
                 .build(),
@@ -166,8 +168,16 @@ impl Http {
         }
     }
 
+    /// The body of an answer, held to the least speed.
+    pub(super) fn paced<R: Read>(&self, body: R) -> Paced<R> {
+        Paced::new(body, self.stall)
+    }
+
     /// What an error of the body of an answer means.
     pub(super) fn explain_io(&self, error: io::Error) -> TransportError {
+        if let Some(slow) = inner::<TooSlow>(&error) {
+            return TransportError::TooSlow(*slow);
+        }
         match inner::<Error>(&error) {
             Some(Error::Timeout(which)) => self.stalled(*which),
             _ => certificate(&error).unwrap_or(TransportError::Io(error)),
@@ -225,8 +235,24 @@ fn certificate(error: &io::Error) -> Option<TransportError> {
 }
 
 fn certificate_of(error: &rustls::Error) -> Option<TransportError> {
-    matches!(error, rustls::Error::InvalidCertificate(_))
-        .then(|| TransportError::Certificate(error.to_string()))
+    use rustls::AlertDescription as Alert;
+
+    match error {
+        rustls::Error::InvalidCertificate(_) => {
+            Some(TransportError::Certificate(error.to_string()))
+        }
+        rustls::Error::AlertReceived(
+            Alert::CertificateRequired
+            | Alert::BadCertificate
+            | Alert::UnsupportedCertificate
+            | Alert::CertificateRevoked
+            | Alert::CertificateExpired
+            | Alert::CertificateUnknown
+            | Alert::UnknownCA
+            | Alert::AccessDenied,
+        ) => Some(TransportError::CertificateWanted(error.to_string())),
+        _ => None,
+    }
 }
 
 /// An address as it may be shown: what is behind a question mark can be a key to it.

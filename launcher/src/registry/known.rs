@@ -127,6 +127,12 @@ impl Known {
         }
     }
 
+    /// Repositories, with their registries, that are known to have the blob, newest first.
+    pub(super) fn origins(&self, blob: &Digest) -> impl Iterator<Item = &str> {
+        let list = self.origins.get(&blob.to_string());
+        list.into_iter().flatten().rev().map(String::as_str)
+    }
+
     /// Other repositories of `registry` that are known to have the blob, newest first.
     pub(super) fn siblings(&self, blob: &Digest, registry: &str, not: &str) -> Vec<String> {
         let list = self.origins.get(&blob.to_string());

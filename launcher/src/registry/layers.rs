@@ -11,6 +11,7 @@ use pellicle_store::{
 use super::{
     Client, RegistryError, at_once,
     content::Blob,
+    partial::{Partial, Resumed},
     pull::{PulledLayer, Show},
 };
 
@@ -82,27 +83,48 @@ fn one(
         });
     }
     let shown = show.begin(&wanted.blob, wanted.size);
-    let mut blob = Blob::new(client, wanted.blob, wanted.size, stop);
-    let options = ImportOptions {
-        name: format!("layer {}", wanted.blob),
-        expect_blob: Some(wanted.blob),
-        expect_diff_id: Some(diff_id),
-        cancel: cancel.clone(),
-        ..ImportOptions::default()
-    };
-    match import::import_layer(store, &mut blob, &options, &*shown) {
-        Ok(imported) => {
-            shown.done("pulled");
-            Ok(Fetched {
-                layer: layer(true),
-                diff_id,
-                content_bytes: Some(imported.content_bytes),
-            })
+    let mut partial = Partial::open(store, &wanted.blob, wanted.size);
+    let import = |partial: Option<&mut Partial>| {
+        let mut blob = Blob::new(client, wanted.blob, wanted.size, stop);
+        let options = ImportOptions {
+            name: format!("layer {}", wanted.blob),
+            expect_blob: Some(wanted.blob),
+            expect_diff_id: Some(diff_id),
+            cancel: cancel.clone(),
+            ..ImportOptions::default()
+        };
+        let from = Resumed::new(partial, &mut blob);
+        let from = from.map_err(RegistryError::io("read what is kept in", store.root()))?;
+        match import::import_layer(store, from, &options, &*shown) {
+            Ok(imported) => Ok(imported),
+            Err(ImportError::Cancelled) => Err(RegistryError::Cancelled),
+            // What the network says is told as it is, not as a failure to read.
+            Err(error) => Err(blob.failure.take().unwrap_or(RegistryError::Import(error))),
         }
-        Err(ImportError::Cancelled) => Err(RegistryError::Cancelled),
-        // What the network says is told as it is, not as a failure to read.
-        Err(error) => Err(blob.failure.take().unwrap_or(RegistryError::Import(error))),
+    };
+    let had = partial.as_ref().map_or(0, Partial::had);
+    let mut done = import(partial.as_mut());
+    if had > 0 && matches!(done, Err(RegistryError::Import(_))) {
+        // What was kept may be what is wrong.
+        if let Some(partial) = &mut partial {
+            partial.forget();
+        }
+        done = import(partial.as_mut());
     }
+    let goes_on = matches!(
+        done,
+        Err(RegistryError::Cancelled | RegistryError::Broken { .. })
+    );
+    if let Some(partial) = partial.filter(|_| !goes_on) {
+        partial.remove();
+    }
+    let imported = done?;
+    shown.done("pulled");
+    Ok(Fetched {
+        layer: layer(true),
+        diff_id,
+        content_bytes: Some(imported.content_bytes),
+    })
 }
 
 /// Bytes of all file contents of a layer that is in the store, holes not counted.

@@ -1,5 +1,6 @@
 //! Proxies, as the environment names them: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`, in
-//! either case, with the meanings that Go gives them and so podman and docker have.
+//! either case, with the meanings that Go gives them and so podman and docker have. An HTTP proxy is asked
+//! for a tunnel (`CONNECT`), also to a registry of plain HTTP.
 
 use std::net::IpAddr;
 

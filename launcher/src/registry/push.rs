@@ -2,13 +2,14 @@
 //!
 //! A layer that came compressed goes as it came, so that an unchanged image keeps its manifest's digest.
 //! One that is a plain archive and was never at a registry is compressed on the way, and the manifest
-//! that is sent says so; what it became is remembered.
+//! that is sent says so; what it became is remembered. A blob that was left at the registry that it was
+//! pulled from is brought from there; only where that fails is its layer compressed anew, and that is told.
 
 use pellicle_store::{Digest, Store, import::Cancel};
 use serde_json::Value;
 
 use super::{
-    Access, Client, Compression, Endpoint, RegistryError, at_once,
+    Access, Client, Compression, Endpoint, RegistryError, at_once, elsewhere,
     known::{Known, Made},
     media_type,
     pull::Show,
@@ -76,6 +77,7 @@ pub fn push(
     let client = Client::connect(access, endpoint.clone())?;
     let work = Work {
         store,
+        access,
         client: &client,
         endpoint: &endpoint,
         known: &known,
@@ -91,9 +93,13 @@ pub fn push(
     client.put_manifest(tag, &kind, &sent)?;
     let noted = Known::change(store, |known| {
         for (piece, blob) in &made {
-            if let Piece::Made(diff_id) | Piece::Elsewhere(_, _, diff_id) = piece
-                && blob.how == How::Sent
-            {
+            let was_made = match piece {
+                Piece::Kept(..) => None,
+                Piece::Made(diff_id) => Some(diff_id),
+                // As it was, or made anew.
+                Piece::Elsewhere(was, _, diff_id) => Some(diff_id).filter(|_| blob.digest != *was),
+            };
+            if let Some(diff_id) = was_made.filter(|_| blob.how == How::Sent) {
                 let made = Made {
                     digest: blob.digest.to_string(),
                     size: blob.size,
@@ -173,6 +179,7 @@ pub(super) fn pieces(
 
 struct Work<'a> {
     store: &'a Store,
+    access: &'a Access,
     client: &'a Client,
     endpoint: &'a Endpoint,
     known: &'a Known,
@@ -211,9 +218,20 @@ impl Work<'_> {
                 return Ok(PushedBlob { digest, size, how });
             }
         }
-        let (name, size, content) = match piece {
-            Piece::Kept(digest, size) => (digest, *size, Content::Kept(*digest, *size)),
-            Piece::Made(diff_id) | Piece::Elsewhere(_, _, diff_id) => (
+        let kept = match piece {
+            Piece::Kept(digest, size) => Some((digest, *size)),
+            Piece::Made(_) => None,
+            Piece::Elsewhere(digest, size, _) => {
+                let blob = (digest, *size);
+                let (access, known) = (self.access, self.known);
+                let brought = elsewhere::bring(self.store, access, known, blob, stop, self.show)?;
+                Some(blob).filter(|_| brought)
+            }
+        };
+        let (name, size, content) = match (piece, kept) {
+            (_, Some((digest, size))) => (digest, size, Content::Kept(*digest, size)),
+            (Piece::Kept(digest, size), None) => (digest, *size, Content::Kept(*digest, *size)),
+            (Piece::Made(diff_id) | Piece::Elsewhere(_, _, diff_id), None) => (
                 diff_id,
                 0,
                 Content::Layer(*diff_id, self.compression, self.cancel),

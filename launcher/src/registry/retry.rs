@@ -63,9 +63,14 @@ pub(super) fn retry_after(value: &str) -> Option<Duration> {
     if let Ok(seconds) = value.trim().parse() {
         return Some(Duration::from_secs(seconds));
     }
-    let date = jiff::fmt::rfc2822::parse(value.trim()).ok()?;
-    let left = date.timestamp().as_second() - jiff::Timestamp::now().as_second();
+    let left = date(value)? - jiff::Timestamp::now().as_second();
     Some(Duration::from_secs(u64::try_from(left).unwrap_or(0)))
+}
+
+/// A date in a header (RFC 9110, 5.6.7), as seconds since 1970.
+pub(super) fn date(value: &str) -> Option<i64> {
+    let date = jiff::fmt::rfc2822::parse(value.trim()).ok()?;
+    Some(date.timestamp().as_second())
 }
 
 #[cfg(test)]

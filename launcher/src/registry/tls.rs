@@ -126,5 +126,23 @@ fn client(path: &Path) -> Result<ClientCert, RegistryError> {
     let text = read(&key_path)?;
     let key = PrivateKey::from_pem(&text)
         .map_err(|_| bad(&key_path, "there is no PEM private key in it"))?;
-    Ok(ClientCert::new_with_certs(&certificates(path)?, key))
+    let chain = certificates(path)?;
+    usable(&chain, &key)
+        .map_err(|why| bad(path, format!("it is no certificate to show: {why}")))?;
+    Ok(ClientCert::new_with_certs(&chain, key))
+}
+
+/// Whether TLS can show this certificate: ureq takes for granted that it can.
+fn usable(chain: &[Certificate<'static>], key: &PrivateKey<'static>) -> Result<(), rustls::Error> {
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+    let key = PrivateKeyDer::try_from(key.der().to_vec())
+        .map_err(|why| rustls::Error::General(why.to_owned()))?;
+    let chain = chain.iter().map(|c| CertificateDer::from(c.der().to_vec()));
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_client_auth_cert(chain.collect(), key)
+        .map(drop)
 }

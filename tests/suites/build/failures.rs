@@ -1,9 +1,9 @@
 //! Builds that fail: file, line, what to do; nothing tagged, nothing left.
 
-use std::{fs, thread, time::Duration};
+use std::{fs, process::Command, thread, time::Duration};
 
 use nix::sys::signal::Signal;
-use pellicle_tests::{Who, wait_for};
+use pellicle_tests::{Cmd, TestStore, Who, pellicle, skip, tools_image, wait_for};
 
 use crate::support::Site;
 
@@ -64,9 +64,9 @@ fn what_is_wrong_with_the_file_is_told_before_anything_is_done() {
                 &["Containerfile:2", "some"],
             ),
             (
-                "FROM tools\nRUN --mount=type=ssh,target=/x ls\n",
+                "FROM tools\nRUN --mount=type=smb,target=/x ls\n",
                 1,
-                &["Containerfile:2", "ssh"],
+                &["Containerfile:2", "type=smb"],
             ),
             (
                 "FROM tools\nCOPY --chmod=abc f /\n",
@@ -158,6 +158,67 @@ fn a_build_that_is_interrupted_or_killed_leaves_no_container() {
             assert_eq!(fs::read_dir(work).unwrap().count(), 0, "{signal}");
         }
     }
+}
+
+#[test]
+fn a_build_that_finds_the_disk_full_leaves_the_store_usable() {
+    let test = "a_build_that_finds_the_disk_full_leaves_the_store_usable";
+    if let Some(why) = Who::Root.missing() {
+        return skip(test, &why);
+    }
+    let s = TestStore::new(Who::Root);
+    let small = s.directory("small");
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=160m", "tmpfs"])
+        .arg(&small)
+        .status();
+    assert!(mounted.expect("mount").success());
+    let cmd = |args: &[&str]| -> Cmd {
+        let mut command = Command::new(pellicle());
+        command.env("PELLICLE_ROOT", small.join("store"));
+        Cmd::new(command).args(args)
+    };
+    let context = s.directory("ctx");
+    let build = |text: &str| {
+        s.file("ctx/Containerfile", text);
+        cmd(&["build", "-t", "x", context.to_str().expect("plain")]).run()
+    };
+    let image = tools_image();
+    let imported = cmd(&["import", image.to_str().expect("plain"), "tools"]).run();
+    let first = "FROM tools\nRUN echo first >/first\n";
+    s.file("ctx/large", vec![7; 1 << 20]);
+    let filled = build(&format!(
+        "{first}RUN head -c 300000000 /dev/urandom >/large\nRUN echo never\n"
+    ));
+    let copied = {
+        let noise = Command::new("sh")
+            .args(["-c", "head -c 300000000 /dev/urandom >\"$1\"", "sh"])
+            .arg(s.path("ctx/large"))
+            .status();
+        assert!(noise.expect("sh").success());
+        build(&format!("{first}COPY large /large\n"))
+    };
+    let images = cmd(&["images", "-aq"]).run().out().lines().count();
+    let containers = cmd(&["ps", "-aq"]).run().out();
+    let work = fs::read_dir(small.join("store/builds/work")).map(Iterator::count);
+    let next = build(&format!("{first}RUN echo second >>/first\n"));
+    let says = cmd(&["run", "--rm", "x", "cat", "/first"]).run().out();
+    let verified = cmd(&["store", "verify"]).run();
+    let _ = Command::new("umount").arg(&small).status();
+
+    let _ = imported.succeeded();
+    for (failed, line) in [(&filled, "Containerfile:3"), (&copied, "Containerfile:3")] {
+        assert_eq!(failed.code(), 1, "{failed}");
+        assert!(failed.err().contains(line), "{failed}");
+    }
+    assert!(filled.err().contains("No space left"), "{filled}");
+    copied.failed_clearly(1, &["no space left"]);
+    assert_eq!((images, containers.as_str()), (1, ""));
+    assert_eq!(work.expect("list"), 0);
+    let next = next.succeeded();
+    assert!(next.err().contains("Using cache"), "{next}");
+    assert_eq!(says, "first\nsecond");
+    let _ = verified.succeeded();
 }
 
 #[test]

@@ -7,4 +7,6 @@ mod exchange;
 mod failures;
 mod instructions;
 mod mounts;
+mod remote;
 mod support;
+mod web;

@@ -6,7 +6,6 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader},
-    path::PathBuf,
     process::{Child, Command, Stdio},
 };
 
@@ -15,10 +14,15 @@ use nix::{
     unistd::Pid,
 };
 use pellicle_tests::{Cmd, TestStore, Who};
+use tempfile::TempDir;
 
 /// A storage, and whoever works on it.
 pub(crate) struct Engine {
     pub(crate) store: TestStore,
+    /// Where they keep sockets and state. podman refuses a runroot (without root this and `containers`) of
+    /// more than 50 characters, but only where its process that clears up behind a container gives it as
+    /// an option: then nobody notes the container's exit code, and `podman run` waits 20 seconds for it.
+    runtime: TempDir,
     namespace: Option<Child>,
 }
 
@@ -52,19 +56,22 @@ const POLICY: &str = r#"{"default":[{"type":"insecureAcceptAnything"}]}"#;
 impl Engine {
     pub(crate) fn new(who: Who, mount_program: &str) -> Self {
         let store = TestStore::new(who);
-        for name in [
-            "home",
-            "home/.config",
-            "home/.config/containers",
-            "runtime",
-            "context",
-        ] {
+        for name in ["home", "home/.config", "home/.config/containers", "context"] {
             store.directory(name);
         }
         store.file("containers.conf", CONTAINERS);
         store.file("home/.config/containers/policy.json", POLICY);
+        let runtime = tempfile::Builder::new()
+            .prefix("r-")
+            .tempdir_in("/tmp")
+            .expect("temporary directory");
+        if nix::unistd::geteuid().is_root() {
+            let (uid, gid) = who.ids();
+            std::os::unix::fs::chown(runtime.path(), Some(uid), Some(gid)).expect("chown");
+        }
         let engine = Self {
             store,
+            runtime,
             namespace: namespace(),
         };
         engine.mount_with(mount_program);
@@ -74,7 +81,7 @@ impl Engine {
     /// From now on `program` mounts.
     pub(crate) fn mount_with(&self, program: &str) {
         let storage = self.store.path("storage");
-        let run = self.store.path("run");
+        let run = self.runtime.path().join("containers");
         self.store.file(
             "storage.conf",
             format!(
@@ -107,7 +114,7 @@ impl Engine {
         };
         command
             .env("HOME", self.store.path("home"))
-            .env("XDG_RUNTIME_DIR", self.store.path("runtime"))
+            .env("XDG_RUNTIME_DIR", self.runtime.path())
             .env("CONTAINERS_CONF", self.store.path("containers.conf"))
             .env("CONTAINERS_STORAGE_CONF", self.store.path("storage.conf"))
             .env("BUILDAH_ISOLATION", "chroot");
@@ -178,7 +185,7 @@ fn namespace() -> Option<Child> {
 impl Drop for Engine {
     fn drop(&mut self) {
         // Rootless podman keeps a process that holds its namespaces.
-        let pause: PathBuf = self.store.path("runtime/libpod/tmp/pause.pid");
+        let pause = self.runtime.path().join("libpod/tmp/pause.pid");
         if let Ok(text) = fs::read_to_string(pause)
             && let Ok(id) = text.trim().parse()
         {
@@ -190,9 +197,7 @@ impl Drop for Engine {
         }
         if nix::unistd::geteuid().is_root() {
             // Files of subordinate ids.
-            for name in ["storage", "run", "runtime"] {
-                let _ = fs::remove_dir_all(self.store.path(name));
-            }
+            let _ = fs::remove_dir_all(self.store.path("storage"));
         }
     }
 }

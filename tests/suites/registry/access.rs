@@ -231,3 +231,101 @@ fn what_the_registry_may_see_does_not_follow_a_redirect_elsewhere() {
     let told = s.cmd(["inspect", &r.name("x")]).ok();
     no_word_of_it(&json(&told).to_string());
 }
+
+#[test]
+fn a_registry_that_wants_a_certificate_is_shown_one() {
+    let Some(r) = Registry::mutual("a_registry_that_wants_a_certificate") else {
+        return;
+    };
+    for who in Who::all() {
+        let s = TestStore::new(who);
+        let layer = s.file("l.tar", Archive::new().file("f", "f").end());
+        s.cmd(["import"]).arg(layer).arg("x").ok();
+        let name = r.name(&format!("mutual/{who:?}").to_lowercase());
+        let on = |args: &[&str], certs: &std::path::Path| -> Cmd {
+            s.cmd(args)
+                .arg("--retry")
+                .arg("0")
+                .arg("--cert-dir")
+                .arg(certs)
+        };
+        // It is trusted, and does not trust us.
+        on(&["push", "x", &name], &r.certs())
+            .run()
+            .failed_clearly(1, &["certificate"]);
+        on(&["push", "x", &name], &r.certs_of_old())
+            .run()
+            .failed_clearly(1, &["client.cert", "no certificate to show"]);
+        on(&["push", "x", &name], &r.certs_to_show()).ok();
+        on(&["pull", &name], &r.certs_to_show()).ok();
+        // Half of what is to be shown.
+        let half = s.directory("half");
+        for file in ["ca.crt", "client.cert"] {
+            let bytes = fs::read(r.certs_to_show().join(file)).expect("read");
+            s.file(&format!("half/{file}"), bytes);
+        }
+        on(&["pull", &name], &half)
+            .run()
+            .failed_clearly(1, &["client.key"]);
+    }
+}
+
+#[test]
+fn an_identity_token_is_exchanged_for_a_token_of_the_registry() {
+    const IDENTITY: &str = "an-identity-that-lasts";
+    let made = Made::of(&[Archive::new().file("a", "a").end()]);
+    let layer = made.clone();
+    let port = std::sync::Arc::new(std::sync::OnceLock::new());
+    let own = std::sync::Arc::clone(&port);
+    let r = Script::start(move |asked| {
+        let refuse = |wants: Vec<(String, String)>| Some(Answer::Whole(401, wants, vec![]));
+        if asked.path.starts_with("/token") {
+            let form = String::from_utf8_lossy(&asked.body).into_owned();
+            let grants = asked.method == "POST"
+                && form.contains("grant_type=refresh_token")
+                && form.contains(&format!("refresh_token={IDENTITY}"))
+                && form.contains("scope=repository:x:pull")
+                && form.contains("service=s");
+            if !grants {
+                return refuse(vec![]);
+            }
+            let given = br#"{"access_token":"short","expires_in":300}"#;
+            return Some(Answer::Whole(200, vec![], given.to_vec()));
+        }
+        if asked.header("authorization") != Some("Bearer short") {
+            let at = own.get().copied().unwrap_or(0_u16);
+            let wants = format!(r#"Bearer realm="http://localhost:{at}/token",service="s""#);
+            return refuse(vec![("WWW-Authenticate".to_owned(), wants)]);
+        }
+        layer.answer(asked)
+    });
+    port.set(r.port).expect("once");
+    let s = TestStore::new(Who::User.missing().map_or(Who::User, |_| Who::Root));
+    let auth = |token: &str| {
+        let text = format!(
+            r#"{{"auths": {{"localhost:{}": {{"auth": "PHRva2VuPjo=", "identitytoken": "{token}"}}}}}}"#,
+            r.port
+        );
+        s.file("auth.json", text)
+    };
+    let pull = || {
+        s.cmd(["pull", "-q", "--log-level", "trace", "--authfile"])
+            .arg(s.path("auth.json"))
+            .arg(r.name("x"))
+            .run()
+    };
+    auth("another");
+    let refused = pull();
+    assert!(!refused.to_string().contains("another"), "{refused}");
+    let refused = refused.exited(1);
+    assert!(refused.err().contains("refuses"), "{refused}");
+    auth(IDENTITY);
+    let said = pull().succeeded();
+    assert!(!said.to_string().contains(IDENTITY), "{said}");
+    assert_eq!(listed(&s), 1);
+    let asked = r.asked("/token");
+    assert!(
+        asked.iter().all(|a| !a.path.contains(IDENTITY)),
+        "it is no part of an address: {asked:#?}"
+    );
+}

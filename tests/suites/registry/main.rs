@@ -4,9 +4,11 @@
 mod access;
 mod cuts;
 mod faults;
+mod limits;
 mod moves;
 mod names;
 mod peers;
+mod proxies;
 mod referrers;
 mod script;
 mod server;

@@ -274,14 +274,23 @@ fn a_layer_that_is_here_under_another_compression_is_not_fetched_and_the_image_i
     assert!(r.blobs_got().is_empty(), "its layers are here");
     s.cmd(["store", "gc"]).ok();
     s.cmd(["store", "verify"]).ok();
-    // Unchanged, as far as the registry is concerned; elsewhere the layer is made again.
+    // Unchanged, as far as the registry is concerned.
     assert_eq!(s.cmd(["push", "-q", &name]).ok(), digest);
     assert_eq!(
         s.cmd(["push", "-q", &name, &r.name("again/too")]).ok(),
         digest
     );
+    // Another registry gets the very blobs, from the one that has them.
     let other = Registry::plain("another").expect("there was one");
-    s.cmd(["push", "-q", &name, &other.name("x")]).ok();
+    r.requests();
+    let there = s.cmd(["push", "-q", &name, &other.name("x")]).ok();
+    assert_eq!(there, digest);
+    assert!(!r.blobs_got().is_empty(), "they were brought");
+    s.cmd(["store", "verify"]).ok();
+    // They are kept from then on.
+    let third = Registry::plain("a third").expect("there was one");
+    assert_eq!(s.cmd(["push", "-q", &name, &third.name("x")]).ok(), digest);
+    assert!(r.blobs_got().is_empty(), "they are here");
     let t = TestStore::new(Who::Root);
     assert_eq!(
         t.run(&format!("{} cat /etc/base", other.name("x"))).ok(),
@@ -296,4 +305,37 @@ fn a_layer_that_is_here_under_another_compression_is_not_fetched_and_the_image_i
         "changed"
     );
     u.cmd(["store", "verify"]).ok();
+}
+
+#[test]
+fn a_blob_that_is_neither_here_nor_to_be_had_is_told_of_when_its_layer_is_made_anew() {
+    let Some(r) = Registry::plain("a_blob_that_is_neither_here_nor_to_be_had") else {
+        return;
+    };
+    let s = TestStore::with_tools(Who::Root);
+    let name = r.name("gone/x");
+    let change = [
+        "run",
+        "--name",
+        "c",
+        "tools",
+        "sh",
+        "-c",
+        "echo new >/etc/base",
+    ];
+    s.cmd(change).ok();
+    s.cmd(["commit", "c", "made"]).ok();
+    s.cmd(["rm", "c"]).ok();
+    s.cmd(["push", "-q", "made", &name]).ok();
+    s.cmd(["pull", "-q", &name]).ok();
+    let other = Registry::plain("another").expect("there was one");
+    drop(r);
+    let out = s
+        .cmd(["push", "--retry", "0", &name, &other.name("x")])
+        .run()
+        .succeeded();
+    assert!(out.err().contains("compressed anew"), "{out}");
+    let u = TestStore::new(Who::Root);
+    let says = u.run(&format!("{} cat /etc/base", other.name("x"))).ok();
+    assert_eq!(says, "new");
 }

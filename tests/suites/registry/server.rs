@@ -16,6 +16,19 @@ use crate::{installed, program};
 
 pub(crate) const USER: &str = "me";
 pub(crate) const PASSWORD: &str = "s3cret-word";
+/// A name of the registry's certificate that no name server knows.
+pub(crate) const OUTSIDE: &str = "registry.test";
+
+/// Whom a registry lets in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Guard {
+    /// Everyone, without TLS.
+    None,
+    /// Who has the password.
+    Password,
+    /// Who shows a certificate of its authority.
+    Certificate,
+}
 
 /// A registry; ends with the test.
 pub(crate) struct Registry {
@@ -35,15 +48,20 @@ pub(crate) fn free_port() -> u16 {
 impl Registry {
     /// One that speaks plain HTTP and lets everyone in; `None` where it cannot be had.
     pub(crate) fn plain(test: &str) -> Option<Self> {
-        Self::start(test, false)
+        Self::start(test, Guard::None)
     }
 
     /// One with a certificate of its own authority (see [`Registry::certs`]) that wants [`USER`].
     pub(crate) fn guarded(test: &str) -> Option<Self> {
-        Self::start(test, true)
+        Self::start(test, Guard::Password)
     }
 
-    fn start(test: &str, guarded: bool) -> Option<Self> {
+    /// One that wants a certificate: see [`Registry::certs_to_show`].
+    pub(crate) fn mutual(test: &str) -> Option<Self> {
+        Self::start(test, Guard::Certificate)
+    }
+
+    fn start(test: &str, guard: Guard) -> Option<Self> {
         for needed in ["docker-registry", "htpasswd", "openssl"] {
             if !installed(needed) {
                 skip(test, &format!("{needed} is not installed"));
@@ -60,7 +78,15 @@ impl Registry {
             "version: 0.1\nlog: {{level: info}}\nstorage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\n",
             at("data")
         );
-        if guarded {
+        if guard == Guard::Certificate {
+            certificates(&at("certs"));
+            config.push_str(&format!(
+                "http: {{addr: '127.0.0.1:{port}', tls: {{certificate: {}, key: {}, clientcas: [{}]}}}}\n",
+                at("certs/server.pem"),
+                at("certs/server-key.pem"),
+                at("certs/ca/ca.crt"),
+            ));
+        } else if guard == Guard::Password {
             certificates(&at("certs"));
             let line = program("htpasswd", &["-Bbn", USER, PASSWORD])
                 .succeeded()
@@ -112,6 +138,20 @@ impl Registry {
         self.dir.path().join("certs/ca")
     }
 
+    /// Directory with the authority's certificate and one that the registry lets in.
+    pub(crate) fn certs_to_show(&self) -> PathBuf {
+        self.dir.path().join("certs/shown")
+    }
+
+    /// As [`Registry::certs_to_show`], with one of version 1.
+    pub(crate) fn certs_of_old(&self) -> PathBuf {
+        self.dir.path().join("certs/old")
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// What was asked for since the last look, as `METHOD /path STATUS`.
     pub(crate) fn requests(&self) -> Vec<String> {
         // The line of a request is written right after its answer.
@@ -139,18 +179,18 @@ impl Registry {
     }
 }
 
-/// An authority, and a certificate by it for localhost and 127.0.0.1.
+const NEW_KEY: [&str; 5] = [
+    "-newkey",
+    "ec",
+    "-pkeyopt",
+    "ec_paramgen_curve:P-256",
+    "-nodes",
+];
+
+/// An authority, a certificate by it for a client, and one for localhost and 127.0.0.1.
 fn certificates(dir: &str) {
     fs::create_dir_all(format!("{dir}/ca")).expect("mkdir");
     let at = |name: &str| format!("{dir}/{name}");
-    fs::write(at("ext"), "subjectAltName=DNS:localhost,IP:127.0.0.1\n").expect("write");
-    let new = [
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:P-256",
-        "-nodes",
-    ];
     let (key, ca) = (at("ca-key.pem"), at("ca/ca.crt"));
     let mut own = vec![
         "req",
@@ -164,22 +204,45 @@ fn certificates(dir: &str) {
         "-out",
         &ca,
     ];
-    own.extend(new);
+    own.extend(NEW_KEY);
     let _ = program("openssl", &own).succeeded();
-    let (server_key, request) = (at("server-key.pem"), at("server.csr"));
-    let mut asked = vec![
-        "req",
-        "-subj",
-        "/CN=localhost",
-        "-keyout",
-        &server_key,
-        "-out",
-        &request,
-    ];
-    asked.extend(new);
-    let _ = program("openssl", &asked).succeeded();
-    let (out, ext) = (at("server.pem"), at("ext"));
-    let signed = [
+    fs::write(
+        at("ext"),
+        format!("subjectAltName=DNS:localhost,DNS:{OUTSIDE},IP:127.0.0.1\n"),
+    )
+    .expect("write");
+    signed(
+        &at,
+        "localhost",
+        "server.pem",
+        "server-key.pem",
+        Some("ext"),
+    );
+    fs::create_dir_all(at("shown")).expect("mkdir");
+    fs::copy(&ca, at("shown/ca.crt")).expect("copy");
+    fs::write(at("client-ext"), "extendedKeyUsage=clientAuth\n").expect("write");
+    signed(
+        &at,
+        "client",
+        "shown/client.cert",
+        "shown/client.key",
+        Some("client-ext"),
+    );
+    // Without extensions it is of version 1, which TLS here does not take.
+    fs::create_dir_all(at("old")).expect("mkdir");
+    fs::copy(&ca, at("old/ca.crt")).expect("copy");
+    signed(&at, "client", "old/client.cert", "old/client.key", None);
+    let dirs = dir.rsplit_once('/').expect("a path").0;
+    let _ = program("chmod", &["-R", "a+rX", dirs]).succeeded();
+}
+
+/// A certificate by the authority.
+fn signed(at: &dyn Fn(&str) -> String, name: &str, out: &str, key: &str, ext: Option<&str>) {
+    let (subject, out, key, request) = (format!("/CN={name}"), at(out), at(key), at("request"));
+    let asked = ["req", "-subj", &subject, "-keyout", &key, "-out", &request];
+    let _ = program("openssl", &[&asked[..], &NEW_KEY].concat()).succeeded();
+    let (ca, ca_key, ext) = (at("ca/ca.crt"), at("ca-key.pem"), ext.map(at));
+    let mut sign = vec![
         "x509",
         "-req",
         "-days",
@@ -189,16 +252,16 @@ fn certificates(dir: &str) {
         "-CA",
         &ca,
         "-CAkey",
-        &key,
+        &ca_key,
         "-CAcreateserial",
-        "-extfile",
-        &ext,
-        "-out",
-        &out,
+        "-CAserial",
     ];
-    let _ = program("openssl", &signed).succeeded();
-    let dirs = dir.rsplit_once('/').expect("a path").0;
-    let _ = program("chmod", &["-R", "a+rX", dirs]).succeeded();
+    let serial = at("serial");
+    sign.extend([serial.as_str(), "-out", &out]);
+    if let Some(ext) = &ext {
+        sign.extend(["-extfile", ext]);
+    }
+    let _ = program("openssl", &sign).succeeded();
 }
 
 impl Drop for Registry {

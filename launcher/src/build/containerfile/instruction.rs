@@ -249,9 +249,10 @@ fn copy(raw: &Raw, escape: char) -> Result<Copy, Wrong> {
             "from" if !copy.add => copy.from = Some(value),
             "chown" => copy.chown = Some(value),
             "chmod" => copy.chmod = Some(value),
+            "checksum" if copy.add => copy.checksum = Some(value),
             _ => {
                 let known = if copy.add {
-                    "--chown, --chmod and --link"
+                    "--checksum, --chown, --chmod and --link"
                 } else {
                     "--from, --chown, --chmod and --link"
                 };

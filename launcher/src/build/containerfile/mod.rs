@@ -116,6 +116,8 @@ pub(super) struct Copy {
     pub(super) from: Option<String>,
     pub(super) chown: Option<String>,
     pub(super) chmod: Option<String>,
+    /// The digest that what is at the address of an ADD has.
+    pub(super) checksum: Option<String>,
 }
 
 /// `HEALTHCHECK`, as docker's configurations have it.
