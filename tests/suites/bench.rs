@@ -375,7 +375,11 @@ fn builds_and_starts_are_measured_beside_buildah_and_podman() {
         .ok();
     let report = read(&output);
     for workload in ["build", "rebuild"] {
-        assert_eq!(drivers(&report, workload), ["pellicle", "buildah"]);
+        assert_eq!(
+            drivers(&report, workload),
+            ["pellicle", "buildah"],
+            "{report}"
+        );
     }
     assert!(left_in(&s).is_empty(), "{:?}", left_in(&s));
 }

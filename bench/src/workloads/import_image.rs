@@ -105,12 +105,13 @@ fn clear(setup: &Setup, peers: &Peers) -> Result<()> {
     peers.clear()
 }
 
-/// `podman pull`, and the name that containers are started by.
+/// `podman pull`, and the name that containers are started by. From within the layout's directory: podman makes
+/// a name of the path, which then may have no capitals.
 pub(super) fn podman_pull(peers: &Peers, layout: &Path) -> Result<Command> {
     let mut command = peers.command("sh")?;
     command.args([
         "-ec",
-        "id=$(podman pull --quiet \"oci:$1:$2\") && podman tag \"$id\" \"$3\"",
+        "cd \"$1\" && cd .. && id=$(podman pull --quiet \"oci:${1##*/}:$2\") && podman tag \"$id\" \"$3\"",
         "sh",
     ]);
     command.arg(layout).args([TAG, NAME]);

@@ -186,14 +186,6 @@ fn add_unpacks_archives_and_copies_what_is_none() {
             b.says("cat /plain/soft /both/d/f /not/n.tar; ls /copied; stat -c '%a %u:%g %h' /plain/hard /owned/hard"),
             "f\nf\ntext\na.tar\n4755 7:8 2\n4755 1:2 2"
         );
-        let mut xz = Command::new("xz");
-        xz.args(["-k", "a.tar"]).current_dir(b.s.path("ctx"));
-        if crate::support::installed("xz") {
-            Cmd::new(xz).ok();
-            b.build("FROM tools\nADD a.tar.xz /x/\n", &[])
-                .run()
-                .failed_clearly(1, &["Containerfile:2", "xz"]);
-        }
         b.build("FROM tools\nADD https://localhost/x /x\n", &[])
             .run()
             .failed_clearly(1, &["Containerfile:2", "fetch"]);
