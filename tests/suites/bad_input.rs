@@ -471,7 +471,8 @@ fn a_container_that_fills_the_disk_gets_enospc_and_goes_on() {
         pellicle().display(),
         tools_image().display()
     );
-    let script = s.file("fill", "if err=$(dd if=/dev/zero of=/big bs=1M count=200 2>&1); then echo no error; fi\ncase $err in *'No space left on device'*) echo No space left on device;; *) echo $err;; esac\nrm /big; echo fine > /after && cat /after\n");
+    // The room of a removed file is there when the kernel has forgotten it, a moment after `rm`.
+    let script = s.file("fill", "if err=$(dd if=/dev/zero of=/big bs=1M count=200 2>&1); then echo no error; fi\ncase $err in *'No space left on device'*) echo No space left on device;; *) echo $err;; esac\nrm /big\nfor n in 1 2 3 4 5 6 7 8 9 10; do\n if echo fine 2>/dev/null >/after; then cat /after; exit; fi\n sleep 0.5\ndone\n");
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("chmod");
     let out = in_own_mounts(
         &s,
