@@ -93,15 +93,20 @@ impl Cache {
     /// # Errors
     /// The host's.
     pub(super) fn open(store: &Store) -> Result<Self, BuildError> {
-        let dir = dir(store.root());
+        let cache = Self::of(store);
         for part in ["steps", "images", "downloads", "mounts", "work"] {
-            let path = dir.join(part);
+            let path = cache.dir.join(part);
             fs::create_dir_all(&path).map_err(BuildError::io("make", &path))?;
         }
-        Ok(Self {
-            dir,
+        Ok(cache)
+    }
+
+    /// The entries of `store` as they are; to note one [`Self::open`] is needed.
+    pub(super) fn of(store: &Store) -> Self {
+        Self {
+            dir: dir(store.root()),
             store: store.clone(),
-        })
+        }
     }
 
     /// What the step with `key` came to, if its layer is still there.
@@ -220,9 +225,38 @@ pub(super) fn steps_of(root: &Path, records: &[Record]) -> BTreeSet<String> {
     notes.flat_map(|note| note.steps).collect()
 }
 
-/// Drops the entries that none of `records` was built with. What cannot be removed stays until the next
-/// time.
-pub(crate) fn sweep(root: &Path, records: &[Record]) {
+/// The ids, in hexadecimal, of the images of which it is noted that they were built with none but steps
+/// that `left` lacks.
+pub(super) fn images_without(root: &Path, left: &BTreeSet<String>) -> BTreeSet<String> {
+    let dir = dir(root).join("images");
+    let without = |name: &String| {
+        read::<ImageDocument>(&dir.join(name))
+            .is_some_and(|note| !note.steps.iter().any(|step| left.contains(step)))
+    };
+    names(&dir).into_iter().filter(without).collect()
+}
+
+/// The keys, in hexadecimal, of all steps there are.
+pub(super) fn steps(root: &Path) -> BTreeSet<String> {
+    let names = names(&dir(root).join("steps")).into_iter();
+    // A build may just be writing one.
+    names.filter(|name| !name.starts_with(NEW)).collect()
+}
+
+/// The layers that `steps` came to.
+pub(super) fn layers_of<'s>(
+    root: &Path,
+    steps: impl IntoIterator<Item = &'s String>,
+) -> BTreeSet<Digest> {
+    let dir = dir(root).join("steps");
+    let read = |step| read::<StepDocument>(&dir.join(step))?.layer;
+    let layers = steps.into_iter().filter_map(read);
+    layers.filter_map(|l| l.diff_id.parse().ok()).collect()
+}
+
+/// Drops what is noted of images other than `records`, and unless `keep_steps` the steps that none of
+/// `records` was built with. What cannot be removed stays until the next time.
+pub(crate) fn sweep(root: &Path, records: &[Record], keep_steps: bool) {
     let dir = dir(root);
     let listed: BTreeSet<String> = records.iter().map(|r| r.id.hex()).collect();
     let wanted = steps_of(root, records);
@@ -230,6 +264,9 @@ pub(crate) fn sweep(root: &Path, records: &[Record]) {
         if !listed.contains(&name) {
             let _ = fs::remove_file(dir.join("images").join(name));
         }
+    }
+    if keep_steps {
+        return;
     }
     if wanted.is_empty() {
         for part in ["contexts", "downloads"] {
@@ -315,10 +352,12 @@ mod tests {
             stacks(dir.path(), std::slice::from_ref(&record)),
             [vec![key(8)]]
         );
-        sweep(dir.path(), &[record]);
+        sweep(dir.path(), std::slice::from_ref(&record), true);
+        assert!(cache.find(&key(3)).is_some(), "steps are kept");
+        sweep(dir.path(), &[record], false);
         assert!(cache.find(&key(1)).is_some());
         assert!(cache.find(&key(3)).is_none(), "no image was built with it");
-        sweep(dir.path(), &[]);
+        sweep(dir.path(), &[], false);
         assert!(cache.find(&key(1)).is_none());
         fs::write(dir.path().join("builds/steps").join(key(4).hex()), "{").unwrap();
         assert!(cache.find(&key(4)).is_none(), "torn");

@@ -20,7 +20,7 @@ use super::{
     BuildError,
     cache::{self, Cache},
 };
-use crate::image::Images;
+use crate::image::{Images, Record, container_uses};
 
 /// What is to be removed.
 #[derive(Clone, Copy, Debug, Default)]
@@ -63,85 +63,124 @@ pub struct Pruned {
     pub removed: Vec<CacheEntry>,
     /// Cache mounts that a build uses just now, by id; they stay.
     pub in_use: Vec<String>,
+    /// Ids, in hexadecimal, of images all whose steps are among them: nothing more is kept for these.
+    images: BTreeSet<String>,
 }
 
 impl Pruned {
     /// Bytes that this makes free.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.removed
+        let bytes = self.removed.iter().map(|entry| entry.bytes);
+        bytes.fold(0, u64::saturating_add)
+    }
+
+    /// Those of cache mounts alone, which no collection counts.
+    #[must_use]
+    pub fn mount_bytes(&self) -> u64 {
+        let mounts = self.removed.iter().filter(|e| e.kind == CacheKind::Mount);
+        mounts.map(|e| e.bytes).fold(0, u64::saturating_add)
+    }
+
+    /// The stacks of layers that builds still keep in the store at `root`: for the steps that stay, and for
+    /// those of `records` that were built with any of these.
+    pub(crate) fn kept(&self, root: &Path, records: &[Record]) -> Vec<Vec<Digest>> {
+        let mut steps = cache::steps(root);
+        for gone in self.removed.iter().filter(|e| e.kind == CacheKind::Step) {
+            steps.remove(&gone.id);
+        }
+        let alone = cache::layers_of(root, &steps).into_iter();
+        let mut stacks = self.stacks(root, records);
+        stacks.extend(alone.map(|layer| vec![layer]));
+        stacks
+    }
+
+    fn stacks(&self, root: &Path, records: &[Record]) -> Vec<Vec<Digest>> {
+        let stay = records
             .iter()
-            .fold(0, |sum, entry| sum.saturating_add(entry.bytes))
+            .filter(|r| !self.images.contains(&r.id.hex()));
+        cache::stacks(root, &stay.cloned().collect::<Vec<_>>())
     }
 }
 
-/// Removes what builds keep. Builds may go on meanwhile: what they use stays, or is made again. To have
-/// the layers of the steps removed, too, collect afterwards ([`Images::collect`]).
+/// Removes what builds keep, where `records` are the images there are. Builds may go on meanwhile: what
+/// they use stays, or is made again. To have the layers of the steps removed, too, collect afterwards
+/// ([`Images::collect`]).
 ///
 /// # Errors
 /// The store's, and what cannot be removed.
-pub fn prune(images: &Images, options: &PruneOptions) -> Result<Pruned, BuildError> {
-    let cache = Cache::open(images.store())?;
+pub fn prune(
+    images: &Images,
+    records: &[Record],
+    options: &PruneOptions,
+) -> Result<Pruned, BuildError> {
     let dir = cache::dir(images.store().root());
     let mut pruned = Pruned::default();
-    prune_steps(images, &cache, &dir, options, &mut pruned)?;
+    prune_steps(images, records, options, &mut pruned)?;
+    if !options.dry_run {
+        let gone = pruned.removed.iter().map(|e| dir.join("steps").join(&e.id));
+        let notes = pruned.images.iter().map(|id| dir.join("images").join(id));
+        gone.chain(notes).try_for_each(|path| remove_file(&path))?;
+        if options.all && options.unused_since.is_none() {
+            // What contexts look like and what servers said serves steps only.
+            for part in ["contexts", "downloads"] {
+                let names = cache::names(&dir.join(part)).into_iter();
+                names
+                    .filter(|n| !n.starts_with(cache::NEW))
+                    .try_for_each(|n| remove_file(&dir.join(part).join(n)))?;
+            }
+        }
+    }
     prune_mounts(&dir.join("mounts"), options, &mut pruned)?;
     Ok(pruned)
 }
 
+/// Picks the steps, and what is noted of images built with none but them.
 fn prune_steps(
     images: &Images,
-    cache: &Cache,
-    dir: &Path,
+    records: &[Record],
     options: &PruneOptions,
     pruned: &mut Pruned,
 ) -> Result<(), BuildError> {
-    let records = images.records()?;
-    let mut wanted = BTreeSet::new();
-    // Layers that stay, whatever becomes of the steps.
-    let mut layers: BTreeSet<Digest> = BTreeSet::new();
-    for record in &records {
-        let image = images.open(record.clone())?;
-        layers.extend(image.diff_ids);
-    }
-    if !options.all {
-        wanted = cache::steps_of(images.store().root(), &records);
-        let stacks = cache::stacks(images.store().root(), &records);
-        layers.extend(stacks.into_iter().flatten());
-    }
-    let steps = dir.join("steps");
-    for name in cache::names(&steps) {
-        let path = steps.join(&name);
-        let Some(used) = used(&path).filter(|used| options.takes(*used)) else {
-            continue;
+    let root = images.store().root();
+    let cache = Cache::of(images.store());
+    let wanted = match options.all {
+        true => BTreeSet::new(),
+        false => cache::steps_of(root, records),
+    };
+    let dir = cache::dir(root).join("steps");
+    let mut left = cache::steps(root);
+    let mut gone = Vec::new();
+    left.retain(|step| {
+        let used = used(&dir.join(step)).filter(|used| options.takes(*used));
+        let Some(used) = used.filter(|_| !wanted.contains(step)) else {
+            return true;
         };
-        // A build may just be writing one.
-        if wanted.contains(&name) || name.starts_with(cache::NEW) {
-            continue;
-        }
-        let key: Option<Digest> = format!("sha256:{name}").parse().ok();
-        let made = key.and_then(|key| cache.find(&key));
-        let layer = made.and_then(|made| made.layer);
+        gone.push((step.clone(), used));
+        false
+    });
+    if options.all {
+        pruned.images = cache::images_without(root, &left);
+    }
+    // Layers that stay, whatever becomes of the steps.
+    let mut layers = cache::layers_of(root, &left);
+    layers.extend(pruned.stacks(root, records).into_iter().flatten());
+    for record in records {
+        layers.extend(images.open(record.clone())?.diff_ids);
+    }
+    let containers = container_uses(root)?.into_iter();
+    layers.extend(containers.flat_map(|container| container.diff_ids));
+    for (id, used) in gone {
+        let key: Option<Digest> = format!("sha256:{id}").parse().ok();
+        let layer = key.and_then(|key| cache.find(&key)).and_then(|m| m.layer);
         // Of two steps that came to the same layer, one has its bytes.
-        let bytes = layer.filter(|layer| layers.insert(layer.diff_id));
-        if !options.dry_run {
-            remove_file(&path)?;
-        }
+        let alone = layer.filter(|layer| layers.insert(layer.diff_id));
         pruned.removed.push(CacheEntry {
             kind: CacheKind::Step,
-            id: name,
-            bytes: bytes.map_or(0, |layer| layer.content_bytes),
+            id,
+            bytes: alone.map_or(0, |layer| layer.content_bytes),
             used,
         });
-    }
-    if options.all && options.unused_since.is_none() && !options.dry_run {
-        // Without these nothing is kept for the images; what contexts look like serves steps only.
-        for part in ["images", "contexts", "downloads"] {
-            let names = cache::names(&dir.join(part));
-            for name in names.iter().filter(|n| !n.starts_with(cache::NEW)) {
-                remove_file(&dir.join(part).join(name))?;
-            }
-        }
     }
     Ok(())
 }
@@ -254,10 +293,7 @@ fn remove_tree(path: &Path) -> Result<(), BuildError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        build::cache::Made,
-        image::{NewLayer, Record},
-    };
+    use crate::{build::cache::Made, image::NewLayer};
     use pellicle_store::Store;
 
     fn made() -> Made {
@@ -295,7 +331,7 @@ mod tests {
             dry_run: true,
             ..PruneOptions::default()
         };
-        let told = prune(&images, &dry).unwrap();
+        let told = prune(&images, &[], &dry).unwrap();
         assert_eq!(told.removed.len(), 3, "{told:?}");
         assert_eq!(told.in_use, ["/busy"]);
         assert!(told.bytes() >= 100_000, "{told:?}");
@@ -305,15 +341,15 @@ mod tests {
             unused_since: Some(SystemTime::UNIX_EPOCH),
             ..PruneOptions::default()
         };
-        assert!(prune(&images, &old).unwrap().removed.is_empty());
+        assert!(prune(&images, &[], &old).unwrap().removed.is_empty());
 
-        let done = prune(&images, &PruneOptions::default()).unwrap();
+        let done = prune(&images, &[], &PruneOptions::default()).unwrap();
         assert_eq!(done.bytes(), told.bytes());
         assert!(cache.find(&a).is_none() && cache.find(&b).is_none());
         assert!(!free.join("0").exists() && busy.join("0/file").exists());
         assert!(free.join("0.lock").exists(), "a build may wait for it");
         drop(lock);
-        let rest = prune(&images, &PruneOptions::default()).unwrap();
+        let rest = prune(&images, &[], &PruneOptions::default()).unwrap();
         assert_eq!(rest.removed.len(), 1);
         assert_eq!(rest.removed[0].id, "/busy");
     }

@@ -3,6 +3,7 @@
 //! All of it works beside containers that run, imports and pulls: what they use is not taken away, and while
 //! they are there room is not freed but left to the next collection.
 
+mod builds;
 mod filter;
 
 use std::{
@@ -19,6 +20,7 @@ use pellicle_store::Digest;
 use super::{collect::try_collect_as, containers, registry_args::read_line, store::usage};
 use crate::{
     CliError, Context,
+    build::Pruned,
     container::{
         registry::{Listed, Registry},
         state::{State, Status},
@@ -84,15 +86,19 @@ pub struct ContainerPruneArgs {
 
 /// Remove what builds left for later builds
 ///
-/// What no image was built with; with -a all of it.
+/// What no image was built with, and the contents of cache mounts (RUN --mount=type=cache); with -a all of it.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   pellicle builder prune
+  pellicle builder prune --dry-run --filter until=24h
   pellicle builder prune -af")]
 pub struct BuilderPruneArgs {
     /// Also what images that are there were built with
     #[arg(short, long)]
     pub all: bool,
+    /// Only what was not used since (until=24h, until=2026-01-31)
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub filter: Vec<String>,
     /// How.
     #[command(flatten)]
     pub prune: PruneArgs,
@@ -155,6 +161,11 @@ pub fn containers(cx: &Context, args: &ContainerPruneArgs) -> Result<ExitCode, C
 /// # Errors
 /// As [`images`].
 pub fn builds(cx: &Context, args: &BuilderPruneArgs) -> Result<ExitCode, CliError> {
+    let filters = Filters::parse(&args.filter, Timestamp::now())?;
+    if filters.has_labels() {
+        return Err(CliError::usage("what builds left has no labels")
+            .with_hint("the filter of `pellicle builder prune` is until, as --filter until=24h"));
+    }
     args.prune.ask(match args.all {
         true => "all that builds left",
         false => "what builds left and no image was built with",
@@ -163,7 +174,7 @@ pub fn builds(cx: &Context, args: &BuilderPruneArgs) -> Result<ExitCode, CliErro
         builds: Some(args.all),
         ..Job::default()
     };
-    job.run(cx, &Filters::default(), args.prune.dry_run)
+    job.run(cx, &filters, args.prune.dry_run)
 }
 
 /// Runs `system prune`.
@@ -241,7 +252,16 @@ impl Job {
             });
             list(cx, "images", named, dry_run)?;
         }
-        let builds = self.builds == Some(true);
+        let pruned = match self.builds {
+            Some(all) => {
+                let mut records = images.records()?;
+                // Only in a dry run are they still listed.
+                records.retain(|r| !unused(r));
+                builds::prune(cx, &images, &records, all, filters, dry_run)?
+            }
+            None => None,
+        };
+        bytes += pruned.as_ref().map_or(0, Pruned::mount_bytes);
         if self.images.is_some() || self.builds.is_some() {
             let collected = try_collect_as(
                 cx,
@@ -249,7 +269,7 @@ impl Job {
                     more: left.stacks.clone(),
                     dry_run,
                     without: Some(&unused),
-                    builds,
+                    pruned: pruned.as_ref(),
                 },
             )?;
             match collected {

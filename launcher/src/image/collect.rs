@@ -3,7 +3,10 @@
 use pellicle_store::{Collected, Digest};
 
 use super::{ImageError, Images, Record};
-use crate::events::{self, Event};
+use crate::{
+    build::{self, Pruned},
+    events::{self, Event},
+};
 
 /// What is to be collected.
 #[derive(Default)]
@@ -14,8 +17,9 @@ pub struct Collection<'a> {
     pub dry_run: bool,
     /// With `dry_run`: images that count as gone already.
     pub without: Option<&'a dyn Fn(&Record) -> bool>,
-    /// What builds left for later ones goes, too, though images that were built with it are listed.
-    pub builds: bool,
+    /// What of the cache of builds was pruned, or with `dry_run` counts as gone. All else of it stays then;
+    /// otherwise only what listed images were built with.
+    pub pruned: Option<&'a Pruned>,
 }
 
 impl Images {
@@ -65,9 +69,10 @@ impl Images {
         roots.blobs.extend(referring);
         roots.stacks.extend(what.more.iter().cloned());
         let root = self.store().root();
-        if !what.builds {
-            roots.stacks.extend(crate::build::kept(root, &records));
-        }
+        roots.stacks.extend(match what.pruned {
+            Some(pruned) => pruned.kept(root, &records),
+            None => build::kept(root, &records),
+        });
         // From before anything is removed: whoever builds holds it shared.
         let _held = match what.dry_run {
             true => None,
@@ -75,8 +80,7 @@ impl Images {
         };
         let collected = self.store().collect(&roots, what.dry_run)?;
         if !what.dry_run {
-            let built_with: &[Record] = if what.builds { &[] } else { &records };
-            crate::build::sweep(root, built_with);
+            build::sweep(root, &records, what.pruned.is_some());
             crate::registry::sweep(self.store.root());
             self.sweep_referrers(&subjects);
         }

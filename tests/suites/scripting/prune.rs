@@ -177,3 +177,80 @@ fn what_builds_left_goes_when_it_is_told_to() {
     let _ = build();
     assert_eq!(count(), built, "made again");
 }
+
+#[test]
+fn builder_prune_tells_and_removes_steps_and_cache_mounts() {
+    for who in Who::all() {
+        let s = TestStore::with_tools(who);
+        let context = s.directory("context");
+        let write =
+            |file: &str, text: &str| std::fs::write(context.join(file), text).expect("write");
+        write(
+            "Containerfile",
+            "FROM tools\nRUN --mount=type=cache,target=/cache echo x >>/cache/log; cat /cache/log >/seen\n",
+        );
+        write(
+            "other",
+            "FROM tools\nRUN head -c 300000 /dev/zero >/zeros\n",
+        );
+        let build = |name: &str, file: &str| {
+            s.cmd(["build", "-q", "-t", name, "-f"])
+                .arg(context.join(file))
+                .arg(&context)
+                .ok();
+        };
+        let prune = |args: &[&str]| s.cmd(["builder", "prune"]).args(args).ok();
+        // An hour old is nothing yet, and by labels nothing can be chosen.
+        build("app", "Containerfile");
+        build("other", "other");
+        let aged = prune(&["-af", "--filter", "until=1h"]);
+        assert_eq!(aged, "Total reclaimed space: 0B");
+        s.cmd(["builder", "prune", "-f", "--filter", "label=x"])
+            .run()
+            .failed_clearly(2, &["labels", "until"]);
+        s.cmd(["rmi", "--no-prune", "other"]).ok();
+
+        let steps = |said: &str| said.matches("\nstep ").count();
+        let told = prune(&["--dry-run"]);
+        assert!(told.starts_with("Would delete build cache:"), "{told}");
+        assert!(told.contains("\ncache mount /cache: "), "{told}");
+        assert_eq!(steps(&told), 1, "of the image that is gone: {told}");
+        let all = prune(&["-a", "--dry-run"]);
+        assert!(
+            steps(&all) > 1 && all.contains("\ncache mount /cache: "),
+            "{all}"
+        );
+        // Nothing changed: the step is not done again.
+        build("app", "Containerfile");
+        assert_eq!(s.run("app cat /seen").ok(), "x");
+
+        let done = prune(&["-f"]);
+        let same = told
+            .replace("Would delete", "Deleted")
+            .replace("Space that would be reclaimed", "Total reclaimed space");
+        assert_eq!(done, same);
+        assert!(!done.ends_with(": 0B"), "{done}");
+        // The image's own steps are there still, so its cache mount is not asked.
+        build("app", "Containerfile");
+        assert_eq!(prune(&["-f"]), "Total reclaimed space: 0B");
+
+        let done = prune(&["-af"]);
+        assert!(steps(&done) > 0, "{done}");
+        assert_eq!(prune(&["-af"]), "Total reclaimed space: 0B");
+        assert_eq!(s.run("app cat /seen").ok(), "x");
+        // Done anew, with a cache mount that is empty; the one it leaves is told of.
+        build("app", "Containerfile");
+        let all = prune(&["-a", "--dry-run"]);
+        assert!(
+            steps(&all) > 0 && all.contains("\ncache mount /cache: "),
+            "{all}"
+        );
+        assert_eq!(s.run("app cat /seen").ok(), "x");
+        let system = s.cmd(["system", "prune", "-af"]).ok();
+        assert!(
+            system.contains("untagged: app:latest") && system.contains("\ncache mount /cache: "),
+            "{system}"
+        );
+        s.cmd(["store", "verify"]).ok();
+    }
+}

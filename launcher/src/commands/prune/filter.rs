@@ -1,6 +1,6 @@
 //! `--filter` of the prune commands.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::SystemTime};
 
 use jiff::Timestamp;
 
@@ -51,6 +51,21 @@ impl Filters {
         Ok(filters)
     }
 
+    /// What is older than this, if age decides.
+    pub(super) fn until(&self) -> Option<SystemTime> {
+        self.until.map(SystemTime::from)
+    }
+
+    /// Whether labels are asked for.
+    pub(super) fn has_labels(&self) -> bool {
+        !self.labels.is_empty()
+    }
+
+    /// Whether what has no labels may be taken.
+    pub(super) fn take_unlabelled(&self) -> bool {
+        self.labels.iter().all(|label| label.without)
+    }
+
     /// Whether all of them take what was made then and has these labels.
     pub(super) fn take(&self, created: Option<&str>, labels: &HashMap<String, String>) -> bool {
         let in_time = self.until.is_none_or(|until| {
@@ -92,6 +107,13 @@ mod tests {
         assert!(takes(&["label=keep"], None) && takes(&["label=keep=yes"], None));
         assert!(!takes(&["label=keep=no"], None) && !takes(&["label=other"], None));
         assert!(!takes(&["label!=keep"], None) && takes(&["label!=other"], None));
+        let parse = |text: &str| Filters::parse(&[text.to_owned()], now).unwrap();
+        assert!(!parse("label=keep").take_unlabelled() && parse("label!=keep").take_unlabelled());
+        let hour = std::time::Duration::from_secs(3600);
+        assert_eq!(
+            parse("until=1h").until(),
+            Some(SystemTime::from(now) - hour)
+        );
         for bad in ["until", "until=x", "name=x"] {
             assert!(Filters::parse(&[bad.to_owned()], now).is_err(), "{bad}");
         }

@@ -7,7 +7,6 @@ use pellicle_store::Digest;
 use serde_json::{Value, json};
 
 use super::super::{
-    collect::try_collect_as,
     containers,
     format::{Format, FormatArg},
     images::since,
@@ -15,12 +14,13 @@ use super::super::{
 };
 use crate::{
     CliError, Context,
+    build::{self, PruneOptions},
     container::{
         names,
         registry::Listed,
         state::{State, Status},
     },
-    image::{Collection, Images, Record, Reference, container_uses, short_id, space::Spaces},
+    image::{Images, Record, Reference, container_uses, short_id, space::Spaces},
     output,
 };
 
@@ -65,7 +65,7 @@ pub(super) fn run(cx: &Context, args: &DfArgs) -> Result<ExitCode, CliError> {
     let rows = [
         of_images(&records, &spaces, &uses),
         of_containers(&containers),
-        of_builds(cx, &images)?,
+        of_builds(&images, &records)?,
     ];
     let columns = [
         ("TYPE", "Type"),
@@ -118,25 +118,15 @@ fn of_containers(all: &[(State, u64)]) -> Value {
     row("Containers", all.len(), active, bytes, free)
 }
 
-/// What would go with the cache of builds: its own files, and layers that only it keeps.
-fn of_builds(cx: &Context, images: &Images) -> Result<Value, CliError> {
-    let dir = images.store().root().join("builds");
-    let steps = std::fs::read_dir(dir.join("steps")).map_or(0, Iterator::count);
-    let (_, own) = usage(&dir);
-    let collect = |builds| {
-        let what = Collection {
-            more: cx.container_stacks()?,
-            dry_run: true,
-            without: None,
-            builds,
-        };
-        Ok::<u64, CliError>(try_collect_as(cx, &what)?.map_or(0, |c| c.bytes))
+fn of_builds(images: &Images, records: &[Record]) -> Result<Value, CliError> {
+    let all = PruneOptions {
+        all: true,
+        unused_since: None,
+        dry_run: true,
     };
-    let layers = match steps {
-        0 => 0,
-        _ => collect(true)?.saturating_sub(collect(false)?),
-    };
-    Ok(row("Build Cache", steps, 0, own + layers, own + layers))
+    let cache = build::prune(images, records, &all)?;
+    let (count, bytes) = (cache.removed.len(), cache.bytes());
+    Ok(row("Build Cache", count, 0, bytes, bytes))
 }
 
 fn all_containers(cx: &Context) -> Result<Vec<(State, u64)>, CliError> {
