@@ -7,6 +7,11 @@ const ARCHIVE: &str = "libgcc_eh.a";
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
+    let of = |name| std::env::var(name).unwrap_or_default();
+    // The compiler that is asked is this machine's, and other C libraries bring an unwinder.
+    if of("HOST") != of("TARGET") || of("CARGO_CFG_TARGET_ENV") != "gnu" {
+        return;
+    }
     let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".to_owned());
     let name = format!("-print-file-name={ARCHIVE}");
     let Ok(said) = Command::new(compiler).arg(name).output() else {

@@ -401,10 +401,13 @@ impl Registry {
         let parent = self.root.join("containers");
         for name in entries(&parent).unwrap_or_default() {
             let path = parent.join(&name);
-            let dead = match name.strip_prefix(".new-") {
-                Some(_) => is_free(&path.join("lock")) && is_old(&path),
-                None => name.starts_with(".gone-") && is_free(&path.join("lock")),
-            };
+            // One without a lock is just being made, or emptied for the next (`spare`), unless it is old.
+            let lock = path.join("lock");
+            let dead = is_free(&lock)
+                && match name.strip_prefix(".new-") {
+                    Some(_) => is_old(&path),
+                    None => name.starts_with(".gone-") && (lock.exists() || is_old(&path)),
+                };
             if dead {
                 let _ = fs::remove_dir_all(path);
             }
@@ -623,6 +626,18 @@ mod tests {
         assert!(registry.hold_orphan(&id).is_none());
         assert!(registry.marked().unwrap().is_empty());
         make(&registry, "web").unwrap();
+    }
+
+    #[test]
+    fn what_is_being_emptied_for_the_next_is_not_swept() {
+        let (dir, registry) = registry();
+        let gone = dir.path().join("containers/.gone-1");
+        fs::create_dir_all(&gone).unwrap();
+        registry.sweep();
+        assert!(gone.exists());
+        fs::write(gone.join("lock"), "").unwrap();
+        registry.sweep();
+        assert!(!gone.exists(), "with a lock that nobody holds it is dead");
     }
 
     #[test]

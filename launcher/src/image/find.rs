@@ -106,24 +106,10 @@ fn find_reference<'a>(records: &'a [Record], reference: &Reference) -> Option<&'
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::{NewImage, add_to, short_id};
-
-    fn new(n: u8, names: &[&str]) -> NewImage {
-        NewImage {
-            manifest: Digest::of(&[n]),
-            id: Digest::of(&[n, 0]),
-            names: names.iter().map(|n| n.parse().unwrap()).collect(),
-            size: 1,
-        }
-    }
-
-    fn records(images: Vec<NewImage>) -> Vec<Record> {
-        let mut records = Vec::new();
-        for image in images {
-            add_to(&mut records, image);
-        }
-        records
-    }
+    use crate::image::{
+        short_id,
+        tests::{new, records},
+    };
 
     #[test]
     fn images_are_found_by_name_digest_and_start_of_id() {

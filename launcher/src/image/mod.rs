@@ -297,7 +297,7 @@ fn add_to(records: &mut Vec<Record>, image: NewImage) {
 mod tests {
     use super::*;
 
-    fn new(n: u8, names: &[&str]) -> NewImage {
+    pub(super) fn new(n: u8, names: &[&str]) -> NewImage {
         NewImage {
             manifest: Digest::of(&[n]),
             id: Digest::of(&[n, 0]),
@@ -306,7 +306,7 @@ mod tests {
         }
     }
 
-    fn records(images: Vec<NewImage>) -> Vec<Record> {
+    pub(super) fn records(images: Vec<NewImage>) -> Vec<Record> {
         let mut records = Vec::new();
         for image in images {
             add_to(&mut records, image);
