@@ -187,6 +187,21 @@ fn hear_until_executed(
     }
 }
 
+/// Why a process that has ended before its command was executed could not go on, if it has told. Does
+/// not wait.
+pub(super) fn last_words(channel: &Channel) -> Option<ContainerError> {
+    while channel.is_abandoned() {
+        if let Message::Failed(code, message, next) = channel.receive().ok()??.0 {
+            return Some(ContainerError::Child {
+                message,
+                next,
+                code,
+            });
+        }
+    }
+    None
+}
+
 /// Passes signals on to `process` until it ends; its exit code. `terminal` is kept at our
 /// terminal's size.
 ///

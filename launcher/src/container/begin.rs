@@ -122,7 +122,9 @@ impl Begun {
         let send = || -> io::Result<()> {
             let mut file = File::from(memfd_create("plan", MemfdFlags::CLOEXEC)?);
             file.write_all(&serde_json::to_vec(plan)?)?;
-            self.channel.send(&Message::Plan, Some(file.as_fd()))
+            // One that has ended is heard of later.
+            self.channel.tell(&Message::Plan, Some(file.as_fd()))?;
+            Ok(())
         };
         send().map_err(ContainerError::host(
             "describe the container to its process",

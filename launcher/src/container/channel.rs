@@ -12,7 +12,7 @@ use std::{
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    io::{Errno, retry_on_intr},
+    io::Errno,
     net::{
         AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
         SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recv,
@@ -85,28 +85,31 @@ impl Channel {
         Ok(())
     }
 
+    /// Sends `message` unless the other end is closed; whether it was there. Why it is closed, that end
+    /// may have told.
+    pub(super) fn tell(&self, message: &Message, fd: Option<BorrowedFd<'_>>) -> io::Result<bool> {
+        match self.send(message, fd) {
+            Ok(()) => Ok(true),
+            Err(e) => match e.kind() {
+                io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Ok(false),
+                _ => Err(e),
+            },
+        }
+    }
+
     /// The next packet; `None` once the other end is closed.
     pub(super) fn receive(&self) -> io::Result<Option<(Message, Option<OwnedFd>)>> {
         // Most are of a few bytes: room for the longest would cost more than all else here.
         let peek = RecvFlags::PEEK | RecvFlags::TRUNC;
-        let length = match retry_on_intr(|| recv(&self.0, &mut [0_u8; 0], peek)) {
-            Ok((_, length)) => length.min(PACKET_MAX),
-            // The other end died with our packets unread.
-            Err(Errno::CONNRESET) => return Ok(None),
-            Err(e) => return Err(e.into()),
-        };
+        let (_, length) = retry(|| recv(&self.0, &mut [0_u8; 0], peek))?;
+        let length = length.min(PACKET_MAX);
         let mut bytes = vec![0; length];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
-        let got = retry_on_intr(|| {
+        let got = retry(|| {
             let mut parts = [IoSliceMut::new(&mut bytes)];
             recvmsg(&self.0, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC)
-        });
-        let got = match got {
-            Ok(got) => got,
-            Err(Errno::CONNRESET) => return Ok(None),
-            Err(e) => return Err(e.into()),
-        };
+        })?;
         if got.bytes == 0 {
             return Ok(None);
         }
@@ -134,6 +137,17 @@ impl Channel {
             && fds
                 .iter()
                 .any(|f| f.revents().intersects(PollFlags::HUP | PollFlags::ERR))
+    }
+}
+
+/// `call`, again where a signal came, and where the other end was closed with our packets unread: the
+/// kernel says so once, before it hands out what that end had sent.
+fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
+    loop {
+        match call() {
+            Err(Errno::INTR | Errno::CONNRESET) => {}
+            result => return result,
+        }
     }
 }
 
@@ -187,5 +201,31 @@ mod tests {
         drop(a);
         assert!(b.is_abandoned());
         assert!(b.receive().unwrap().is_none());
+    }
+
+    #[test]
+    fn last_words_are_heard_from_an_end_that_did_not_listen() {
+        let (a, b) = Channel::pair().unwrap();
+        a.send(&Message::Go, None).unwrap();
+        let last = Message::Failed(125, "no /dev/fuse".to_owned(), None);
+        b.send(&last, None).unwrap();
+        drop(b);
+        let (message, _) = a.receive().unwrap().unwrap();
+        assert!(matches!(message, Message::Failed(125, text, None) if text == "no /dev/fuse"));
+        assert!(a.receive().unwrap().is_none());
+    }
+
+    #[test]
+    fn to_tell_an_end_that_did_not_listen_does_not_hide_its_last_words() {
+        let (a, b) = Channel::pair().unwrap();
+        a.send(&Message::Go, None).unwrap();
+        b.send(&Message::Failed(125, "broken".to_owned(), None), None)
+            .unwrap();
+        drop(b);
+        assert!(!a.tell(&Message::Go, None).unwrap());
+        assert!(matches!(
+            a.receive().unwrap().unwrap().0,
+            Message::Failed(..)
+        ));
     }
 }

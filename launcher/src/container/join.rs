@@ -108,7 +108,7 @@ pub fn run(
     let mut helper = Process::new(pidfd);
     drop((theirs, streams));
     state.cgroup.add(pid)?;
-    ours.send(&Message::Go, None)
+    ours.tell(&Message::Go, None)
         .map_err(prepare("start the command"))?;
     let executed = attend::until_executed(&ours, &signals, |_| Ok(()))?;
     helper.wait()?;

@@ -23,7 +23,7 @@ use super::{
     attend::{self, Process, Signals},
     begin::Begun,
     cgroup::{Cgroup, Limits},
-    channel::{Channel, Message},
+    channel::Message,
     init::Plan,
     log::Log,
     mounts, names,
@@ -223,10 +223,14 @@ fn to_the_end(
     if !run.is_new || !live.cgroup.is_empty() {
         run.state.save(&held.dir)?;
     }
-    maps.finish()?;
+    let starting = ContainerError::host::<io::Error>;
+    let added = maps.finish().and_then(|()| live.cgroup.add(pid));
+    // A process that has ended has told why.
+    added.map_err(|e| attend::last_words(&channel).unwrap_or(e))?;
     tracing::debug!("id maps written");
-    live.cgroup.add(pid)?;
-    tell(&channel, &Message::Go)?;
+    channel
+        .tell(&Message::Go, None)
+        .map_err(starting("start the container"))?;
     // While it makes its mount.
     let union = open_root(run, held, lower)?;
     live.union = Some(Arc::clone(&union));
@@ -236,7 +240,9 @@ fn to_the_end(
         root::make_point(&union, path, mounts::kind(mount))?;
     }
     tracing::debug!("root opened");
-    tell(&channel, &Message::Be(identity))?;
+    channel
+        .tell(&Message::Be(identity), None)
+        .map_err(starting("start the container"))?;
     let executed = attend::until_executed(&channel, &signals, |fd| {
         let options = ServeOptions {
             transport: run.state.settings.transport.into(),
@@ -274,16 +280,6 @@ fn to_the_end(
         attach,
         Some(&log),
     )
-}
-
-/// Tells the container's process something, unless it has ended: why, it has told us.
-fn tell(channel: &Channel, message: &Message) -> Result<(), ContainerError> {
-    match channel.send(message, None) {
-        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
-            Err(ContainerError::host("start the container")(e))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// Copies the streams and passes signals on until the end.
