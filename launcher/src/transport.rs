@@ -1,4 +1,4 @@
-//! The choice between io_uring and `/dev/fuse`.
+//! The choice between io_uring and `/dev/fuse`, and what opening a file means.
 
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,21 @@ pub enum Transport {
     Dev,
 }
 
-/// The option that chooses it.
+/// What opening a file means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Opens {
+    /// The kernel opens files by itself, without asking
+    #[default]
+    Silent,
+    /// Each open is a request; for comparison
+    Answered,
+    /// The kernel reads and writes the host's file by itself: what a container wrote, and what a read-only
+    /// mount shows. Takes root; faster for large files, slower for small ones
+    Passthrough,
+}
+
+/// The options that choose both.
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub struct Way {
     /// Which way the kernel's requests for files come
@@ -28,6 +42,9 @@ pub struct Way {
         env = "PELLICLE_TRANSPORT"
     )]
     pub transport: Transport,
+    /// What it means to open a file
+    #[arg(long, value_enum, default_value_t, value_name = "WAY")]
+    pub opens: Opens,
 }
 
 impl From<Transport> for pellicle_fuse::Transport {
@@ -36,6 +53,28 @@ impl From<Transport> for pellicle_fuse::Transport {
             Transport::Auto => Self::Auto,
             Transport::Ring => Self::Ring,
             Transport::Dev => Self::Dev,
+        }
+    }
+}
+
+impl From<Opens> for pellicle_fuse::Opens {
+    fn from(opens: Opens) -> Self {
+        match opens {
+            Opens::Silent => Self::Silent,
+            Opens::Answered => Self::Answered,
+            Opens::Passthrough => Self::Passthrough,
+        }
+    }
+}
+
+impl Opens {
+    /// The word for it on the command line.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Silent => "silent",
+            Self::Answered => "answered",
+            Self::Passthrough => "passthrough",
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Which way the kernel's requests come: asked for, told, and the same file system either way.
+//! Which way the kernel's requests come, and what opening a file means: asked for, told, and the same
+//! file system either way.
 
 use std::{fs, path::Path};
 
@@ -129,6 +130,68 @@ fn containers_are_the_same_over_both_and_keep_the_choice() {
         assert!(text(&told, "Containers", "c").starts_with("io_uring"));
         s.cmd(["rm", "-f", "c"]).ok();
     }
+}
+
+#[test]
+fn containers_are_the_same_whatever_opening_a_file_means() {
+    for who in Who::all() {
+        let s = TestStore::with_tools(who);
+        let mut listed = Vec::new();
+        for opens in ["silent", "answered", "passthrough"] {
+            let ran = s
+                .cmd(["run", "--rm", "--stats", "--opens", opens, "tools"])
+                .args(["sh", "-c", WORK])
+                .run()
+                .succeeded();
+            listed.push(ran.out());
+            let said = ran.err();
+            let released = said.contains("RELEASE ");
+            // Without root the kernel takes no host file, and opens by itself again.
+            let answered = opens == "answered" || (opens == "passthrough" && who == Who::Root);
+            assert_eq!(released, answered, "{opens}: {said}");
+            let first = said
+                .lines()
+                .find(|l| l.contains("/dev/fuse") || l.contains("io_uring"));
+            let first = first.unwrap_or_default();
+            assert_eq!(
+                first.contains("passthrough"),
+                opens == "passthrough",
+                "{said}"
+            );
+            assert_eq!(
+                first.contains("takes root"),
+                opens == "passthrough" && who == Who::User,
+                "{said}"
+            );
+        }
+        assert_eq!(listed[0], listed[1]);
+        assert_eq!(listed[0], listed[2]);
+    }
+}
+
+#[test]
+fn a_read_only_mount_leaves_reading_to_the_kernel_with_passthrough() {
+    let test = "a_read_only_mount_leaves_reading_to_the_kernel_with_passthrough";
+    if let Some(why) = Who::Root.missing() {
+        return skip(test, &why);
+    }
+    let s = TestStore::with_tools(Who::Root);
+    let dir = s.directory("mnt");
+    let mut reads = Vec::new();
+    for opens in ["silent", "passthrough"] {
+        s.cmd(["mount", "--opens", opens, "tools"]).arg(&dir).ok();
+        let file = fs::read(dir.join("bin/sh")).expect("read");
+        assert!(file.starts_with(b"\x7fELF"));
+        let told = text(&info(&s), "Mounts", dir.to_str().expect("plain")).to_owned();
+        assert_eq!(
+            told.ends_with("; passthrough"),
+            opens == "passthrough",
+            "{told}"
+        );
+        reads.push(s.cmd(["mount", "--stats"]).ok().contains("\nREAD "));
+        s.cmd(["umount"]).arg(&dir).ok();
+    }
+    assert_eq!(reads, [true, false]);
 }
 
 #[test]

@@ -26,7 +26,7 @@ use crate::{
     convert::{self, FOREVER_SECONDS},
     init::{self, Agreed},
     operations::{NAME_MAX, Operations, Space, XattrAnswer},
-    passthrough::{Backing, OpenPolicy, Opening},
+    passthrough::{Backing, Opening},
     spin::Spin,
     watch::Watch,
 };
@@ -172,7 +172,6 @@ impl Filesystem for Dev {
         let operations = &self.operations;
         let wish = operations.options.opens;
         let agreed = init::negotiate(config, &operations.options, wish, self.ring_ready)?;
-        let _ = operations.opens.set(OpenPolicy::of(agreed.opens));
         let _ = self.agreed.set(agreed);
         Ok(())
     }

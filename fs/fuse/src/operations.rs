@@ -23,10 +23,11 @@ use pellicle_union::{
 };
 
 use crate::{
-    Message, SERVER_XATTR, ServeOptions, Served, Stats,
+    Message, SERVER_XATTR, ServeOptions, Stats,
     caller::Sender,
     convert, listing,
     passthrough::{Backing, OpenPolicy, Opening},
+    transport::Serving,
     view::Way,
 };
 
@@ -90,7 +91,7 @@ pub(crate) struct Operations {
     /// Tells the kernel what it cannot know; set before the first request but INIT is answered.
     notifier: OnceLock<Notifier>,
     /// Which way requests come; set before the first that programs cause.
-    pub(crate) served: OnceLock<Served>,
+    pub(crate) serving: OnceLock<Serving>,
 }
 
 impl Operations {
@@ -101,7 +102,7 @@ impl Operations {
             stats,
             opens: OnceLock::new(),
             notifier: OnceLock::new(),
-            served: OnceLock::new(),
+            serving: OnceLock::new(),
         }
     }
 
@@ -574,8 +575,8 @@ impl Operations {
 
     /// Which way requests come, and which came.
     fn tell(&self) -> String {
-        let served = self.served.get().map(ToString::to_string);
-        format!("{}\n{}", served.unwrap_or_default(), self.stats)
+        let serving = self.serving.get().map(ToString::to_string);
+        format!("{}\n{}", serving.unwrap_or_default(), self.stats)
     }
 
     pub(crate) fn listxattr(&self, ino: Ino, size: u32) -> Result<XattrAnswer, Errno> {

@@ -9,12 +9,13 @@
 //!
 //! Lock order: the table's lock is a leaf but for the calls that look up and register the file.
 
-use std::{collections::HashMap, fs::File, io, sync::Arc};
+use std::{collections::HashMap, fs::File, io, os::fd::OwnedFd, sync::Arc};
 
 use fuser::BackingId;
 use parking_lot::Mutex;
 use pellicle_sys::fuse_backing::BackingFile;
 use pellicle_union::{Error, Ino};
+use rustix::fs::{MemfdFlags, memfd_create};
 
 use crate::Opens;
 
@@ -25,6 +26,21 @@ pub(crate) enum Backing {
     Dev(BackingId),
     /// Registered by ourselves.
     Ring(BackingFile),
+}
+
+/// Whether the kernel takes host files from this process over `device`.
+///
+/// # Errors
+/// Why it does not.
+pub(crate) fn probe(device: &Arc<OwnedFd>) -> Result<(), String> {
+    let file = memfd_create("passthrough", MemfdFlags::CLOEXEC).map_err(|e| e.to_string())?;
+    match BackingFile::register(device, &File::from(file)) {
+        Ok(_) => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+            Err("that takes root outside of user namespaces".to_owned())
+        }
+        Err(e) => Err(e.to_string()),
+    }
 }
 
 /// What opening a file means, as agreed with the kernel.

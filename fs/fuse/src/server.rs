@@ -13,8 +13,11 @@ use pellicle_union::Union;
 use crate::{
     FuseError, Served, Stats, Transport, View,
     dev::Dev,
+    init::Agreed,
     operations::Operations,
+    passthrough::{self, OpenPolicy},
     ring::{self, Prepared, Running},
+    transport::Serving,
     watch::Watch,
 };
 
@@ -28,8 +31,8 @@ pub enum Opens {
     /// OPEN and RELEASE are answered, pages kept. For comparison: it costs two messages.
     Answered,
     /// Hand the kernel the host files that hold whole contents, so that reads, writes and `mmap` of
-    /// them never come here (Linux 6.9+, real root only; elsewhere it is quietly
-    /// [`Opens::Silent`]). What was written so is the union's from the close, `fsync` or `stat` on:
+    /// them never come here (Linux 6.9+, real root only; elsewhere it is [`Opens::Silent`], with a
+    /// warning). What was written so is the union's from the close, `fsync` or `stat` on:
     /// see `fs/docs/TRANSPORT.md`.
     Passthrough,
 }
@@ -73,7 +76,7 @@ pub struct ServeOptions {
 pub struct Server {
     thread: JoinHandle<std::io::Result<()>>,
     stats: Arc<Stats>,
-    served: Served,
+    serving: Serving,
 }
 
 /// Agrees with the kernel on how to talk over `fd` (from [`mount_here`](crate::mount_here) or
@@ -104,6 +107,7 @@ pub fn serve(fd: OwnedFd, union: Arc<Union>, options: ServeOptions) -> Result<Se
 
     let prepared = prepare(&fd, &operations, wished);
     let agreed = Arc::new(OnceLock::new());
+    let device = fd.try_clone().ok().map(Arc::new);
     let dev = Dev {
         operations: Arc::clone(&operations),
         ring_ready: prepared.is_ok(),
@@ -114,10 +118,22 @@ pub fn serve(fd: OwnedFd, union: Arc<Union>, options: ServeOptions) -> Result<Se
     let session = Session::from_fd(dev, fd, audience, config)
         .map_err(|source| FuseError::Handshake { source })?;
     operations.set_notifier(session.notifier());
-    let offered = agreed.get().is_some_and(|agreed| agreed.ring);
-    let (ring, served) = start(prepared, offered);
-    served.log(wished);
-    let _ = operations.served.set(served.clone());
+    let agreed = agreed.get();
+    let passthrough = (operations.options.opens == Opens::Passthrough)
+        .then(|| passes_through(agreed, device.as_ref()));
+    let opens = match &passthrough {
+        Some(Err(_)) => Opens::Silent,
+        _ => operations.options.opens,
+    };
+    // Before the first request.
+    let _ = operations.opens.set(OpenPolicy::of(opens));
+    let (ring, served) = start(prepared, agreed.is_some_and(|agreed| agreed.ring));
+    let serving = Serving {
+        served,
+        passthrough,
+    };
+    serving.log(wished);
+    let _ = operations.serving.set(serving.clone());
     drop(operations);
 
     let thread = thread::Builder::new()
@@ -135,8 +151,18 @@ pub fn serve(fd: OwnedFd, union: Arc<Union>, options: ServeOptions) -> Result<Se
     Ok(Server {
         thread,
         stats,
-        served,
+        serving,
     })
+}
+
+/// Whether passthrough, which was asked for, is to be had; else why not.
+fn passes_through(agreed: Option<&Agreed>, device: Option<&Arc<OwnedFd>>) -> Result<(), String> {
+    match (agreed, device) {
+        (Some(agreed), Some(device)) if agreed.opens == Opens::Passthrough => {
+            passthrough::probe(device)
+        }
+        _ => Err("this kernel does not offer it: that takes Linux 6.9".to_owned()),
+    }
 }
 
 /// A ring ready to be registered, or why there is none.
@@ -205,7 +231,14 @@ impl Server {
     /// Which way requests come, and why.
     #[must_use]
     pub fn served(&self) -> &Served {
-        &self.served
+        &self.serving.served
+    }
+
+    /// All of how it is served, in a line: which way requests come and, where
+    /// [`Opens::Passthrough`] was asked for, whether it is to be had.
+    #[must_use]
+    pub fn serving(&self) -> String {
+        self.serving.to_string()
     }
 }
 

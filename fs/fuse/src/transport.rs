@@ -1,4 +1,4 @@
-//! Which way requests come: `/dev/fuse` or a ring, and why.
+//! Which way requests come: `/dev/fuse` or a ring, and why; and who reads host files.
 
 use std::fmt;
 
@@ -38,9 +38,39 @@ impl fmt::Display for Served {
     }
 }
 
+/// How a mount is served, to be shown: which way requests come and, where passthrough was asked for,
+/// what came of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Serving {
+    pub(crate) served: Served,
+    /// Why there is none.
+    pub(crate) passthrough: Option<Result<(), String>>,
+}
+
+impl fmt::Display for Serving {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.served)?;
+        match &self.passthrough {
+            None => Ok(()),
+            Some(Ok(())) => write!(f, "; passthrough"),
+            Some(Err(why)) => write!(f, "; no passthrough: {why}"),
+        }
+    }
+}
+
+impl Serving {
+    /// What was asked for and is not to be had.
+    pub(crate) fn log(&self, wished: Transport) {
+        self.served.log(wished);
+        if let Some(Err(why)) = &self.passthrough {
+            tracing::warn!("the kernel does not read host files by itself: {why}");
+        }
+    }
+}
+
 impl Served {
     /// The one line of the log.
-    pub(crate) fn log(&self, wished: Transport) {
+    fn log(&self, wished: Transport) {
         match self {
             Self::Dev { why } if wished == Transport::Ring => {
                 tracing::warn!("requests come over /dev/fuse, which is slower: {why}");

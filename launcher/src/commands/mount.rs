@@ -32,6 +32,7 @@ use crate::{
   pellicle mount debian:12 /mnt
   pellicle mount --layer 2 app:1 /mnt         the third layer from below
   pellicle mount layer.tar.gz /mnt
+  pellicle mount --opens passthrough models:1 /mnt     large files, read as fast as on the host
   pellicle mount                              list mounts
   pellicle mount --stats                      what requests came to each
   pellicle umount /mnt")]
@@ -47,7 +48,7 @@ pub struct MountArgs {
     /// Serve in this process, until it is unmounted or interrupted
     #[arg(short, long)]
     pub foreground: bool,
-    /// Which way the kernel's requests come.
+    /// How it is served.
     #[command(flatten)]
     pub way: Way,
     /// Of the mounts that are there: how many requests came, and how long they took
@@ -190,12 +191,7 @@ fn serve(cx: &Context, what: &What, dir: &Path, args: &MountArgs) -> Result<Exit
         signal_hook::consts::SIGHUP,
     ])
     .map_err(|e| CliError::failed("cannot handle signals").because(e))?;
-    let served = mount::serve(
-        mount::open(cx, what)?,
-        dir,
-        args.allow_other,
-        args.way.transport,
-    )?;
+    let served = mount::serve(mount::open(cx, what)?, dir, args.allow_other, args.way)?;
     let at = dir.to_owned();
     let spawned = std::thread::Builder::new()
         .name("signals".to_owned())
@@ -250,6 +246,7 @@ fn in_background(
     }
     command.args(["__serve-mount", "--foreground", "--tell-ready"]);
     command.args(["--transport", args.way.transport.word()]);
+    command.args(["--opens", args.way.opens.word()]);
     if args.allow_other {
         command.arg("--allow-other");
     }

@@ -16,7 +16,7 @@ use crate::{
         state::State,
         supervise::{self, Run},
     },
-    transport::Transport,
+    transport::{Opens, Transport},
 };
 
 /// Start stopped containers
@@ -36,6 +36,9 @@ pub struct StartArgs {
     /// Which way the kernel's requests for its files come, from now on [default: as it was run]
     #[arg(long, value_enum, value_name = "TRANSPORT")]
     pub transport: Option<Transport>,
+    /// What it means to open a file in it, from now on [default: as it was run]
+    #[arg(long, value_enum, value_name = "WAY")]
+    pub opens: Option<Opens>,
     /// Names or ids of containers
     #[arg(required = true, value_name = "CONTAINER")]
     pub containers: Vec<String>,
@@ -49,7 +52,7 @@ pub fn run(cx: &Context, args: StartArgs) -> Result<ExitCode, CliError> {
     let registry = containers::registry(cx)?;
     let attach = args.attach || args.interactive;
     if let (true, [name]) = (attach, args.containers.as_slice()) {
-        let (run, maps, held) = prepare(cx, &registry, name, args.transport)?;
+        let (run, maps, held) = prepare(cx, &registry, name, &args)?;
         let begin = Begin {
             input: args.interactive,
             output: true,
@@ -70,7 +73,7 @@ pub fn run(cx: &Context, args: StartArgs) -> Result<ExitCode, CliError> {
             Side::Started => cx.out.line(name)?,
             Side::Failed(_) => code = ExitCode::FAILURE,
             Side::Supervisor(ready) => {
-                let (mut run, maps, held) = prepare(cx, &registry, name, args.transport)?;
+                let (mut run, maps, held) = prepare(cx, &registry, name, &args)?;
                 run.on_executed = Box::new(|| ready.tell());
                 let begun = begin(&run).fork(&maps)?;
                 let code = supervise::run(run, begun, |_, _| Ok(held))?;
@@ -85,7 +88,7 @@ fn prepare<'a>(
     cx: &'a Context,
     registry: &'a Registry,
     name: &str,
-    transport: Option<Transport>,
+    args: &StartArgs,
 ) -> Result<(Run<'a>, IdMaps, Held), CliError> {
     let store = cx.store()?;
     let lock = store.lock_shared()?;
@@ -95,7 +98,9 @@ fn prepare<'a>(
     state.exit_code = None;
     state.error = None;
     state.finished = None;
-    state.settings.transport = transport.unwrap_or(state.settings.transport);
+    let settings = &mut state.settings;
+    settings.transport = args.transport.unwrap_or(settings.transport);
+    settings.opens = args.opens.unwrap_or(settings.opens);
     let maps = IdMaps::for_this_user(state.settings.single_id)?;
     let run = Run {
         store,

@@ -111,6 +111,7 @@ fn settings(
         single_id: request.single_id,
         volatile: request.volatile,
         transport: request.way.transport,
+        opens: request.way.opens,
         user: request
             .user
             .clone()

@@ -13,7 +13,7 @@ use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
 use super::{ContainerError, cgroup::Cgroup};
-use crate::transport::Transport;
+use crate::transport::{Opens, Transport};
 
 /// Version of the file.
 const VERSION: u32 = 1;
@@ -53,6 +53,8 @@ pub struct Settings {
     pub volatile: bool,
     /// Which way requests for its files are to come.
     pub transport: Transport,
+    /// What it means to open its files.
+    pub opens: Opens,
     /// `user[:group]` as given.
     pub user: String,
     /// HOME was set by the person or the image, so that the user's is not.

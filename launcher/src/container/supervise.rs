@@ -101,7 +101,7 @@ pub fn run(
         ..
     } = run;
     if stats && let Some(server) = &live.server {
-        eprint!("{}\n{}", server.served(), server.stats());
+        eprint!("{}\n{}", server.serving(), server.stats());
     }
     let id = state.id.clone();
     let forget = (state.settings.auto_remove && !keep) || (is_new && result.is_err());
@@ -246,11 +246,11 @@ fn to_the_end(
     let executed = attend::until_executed(&channel, &signals, |fd| {
         let options = ServeOptions {
             transport: run.state.settings.transport.into(),
+            opens: run.state.settings.opens.into(),
             ..ServeOptions::default()
         };
         let server = serve(fd, Arc::clone(&union), options)?;
-        let served = server.served().to_string();
-        run.registry.note_served(&run.state.id, &served)?;
+        run.registry.note_served(&run.state.id, &server.serving())?;
         live.server = Some(server);
         tracing::debug!("root served");
         Ok(())

@@ -25,7 +25,7 @@ use pellicle_union::{Options, Union};
 
 pub use table::{Mounted, list, parse_mountinfo};
 
-use crate::{CliError, Context, image::Image, transport::Transport};
+use crate::{CliError, Context, image::Image, transport::Way};
 
 /// Begins the source of every mount of ours, as the kernel shows it.
 pub const SOURCE_PREFIX: &str = "pellicle:";
@@ -107,12 +107,7 @@ fn archive(cx: &Context, path: &Path) -> Result<Opened, CliError> {
 ///
 /// # Errors
 /// If this process may not mount there, or the kernel has no FUSE.
-pub fn serve(
-    opened: Opened,
-    dir: &Path,
-    allow_other: bool,
-    transport: Transport,
-) -> Result<Served, CliError> {
+pub fn serve(opened: Opened, dir: &Path, allow_other: bool, way: Way) -> Result<Served, CliError> {
     let options = MountOptions {
         fs_name: opened.source.clone(),
         read_only: true,
@@ -127,7 +122,8 @@ pub fn serve(
         pellicle_fuse::mount_with_helper(dir, &options)?
     };
     let options = ServeOptions {
-        transport: transport.into(),
+        transport: way.transport.into(),
+        opens: way.opens.into(),
         tells: true,
         ..ServeOptions::default()
     };
