@@ -21,6 +21,7 @@ mod mount;
 mod operations;
 mod passthrough;
 mod ring;
+mod room;
 mod server;
 mod spin;
 mod stats;

@@ -27,6 +27,7 @@ use crate::{
     caller::Sender,
     convert, listing,
     passthrough::{Backing, OpenPolicy, Opening},
+    room::Room,
     transport::Serving,
     view::Way,
 };
@@ -92,10 +93,17 @@ pub(crate) struct Operations {
     notifier: OnceLock<Notifier>,
     /// Which way requests come; set before the first that programs cause.
     pub(crate) serving: OnceLock<Serving>,
+    room: Room,
 }
 
 impl Operations {
-    pub(crate) fn new(union: Arc<Union>, options: ServeOptions, stats: Arc<Stats>) -> Self {
+    /// `threads` read `/dev/fuse`.
+    pub(crate) fn new(
+        union: Arc<Union>,
+        options: ServeOptions,
+        stats: Arc<Stats>,
+        threads: usize,
+    ) -> Self {
         Self {
             union,
             options,
@@ -103,6 +111,7 @@ impl Operations {
             opens: OnceLock::new(),
             notifier: OnceLock::new(),
             serving: OnceLock::new(),
+            room: Room::new(threads),
         }
     }
 
@@ -134,6 +143,18 @@ impl Operations {
                 Err(Errno::EIO)
             }
         }
+    }
+
+    /// As [`Operations::answer`], for work that takes room of the host.
+    fn answer_with_room<T>(
+        &self,
+        message: Message,
+        ino: Ino,
+        work: impl FnMut() -> Result<T, Failure>,
+    ) -> Result<T, Errno> {
+        self.answer(message, ino, || {
+            self.room.for_work(|| self.union.unnamed(), work)
+        })
     }
 
     fn errno(&self, message: Message, ino: Ino, error: &Error) -> Errno {
@@ -195,7 +216,7 @@ impl Operations {
     pub(crate) fn forget(&self, ino: Ino, count: u64) {
         // Nobody waits for an answer.
         let _ = self.answer(Message::Forget, ino, || {
-            self.union.forget(ino, count);
+            self.room.forgetting(|| self.union.forget(ino, count));
             Ok(())
         });
     }
@@ -210,11 +231,12 @@ impl Operations {
     pub(crate) fn setattr(
         &self,
         ino: Ino,
-        mut set: SetAttr,
+        set: SetAttr,
         kill: bool,
         sender: Sender,
     ) -> Result<Attr, Errno> {
-        self.answer(Message::SetAttr, ino, || {
+        self.answer_with_room(Message::SetAttr, ino, || {
+            let mut set = set;
             let names_nobody = set.asks_nothing();
             set.kill_suid_sgid = self.kill(ino, kill || names_nobody, sender)?;
             if names_nobody && set.kill_suid_sgid == KillSetId::No {
@@ -269,7 +291,7 @@ impl Operations {
         rdev: u32,
         caller: Caller,
     ) -> Result<Attr, Errno> {
-        self.answer(Message::MkNod, dir, || {
+        self.answer_with_room(Message::MkNod, dir, || {
             let device = convert::decode_device(rdev);
             let what = match FileKind::from_mode(mode) {
                 // A type of 0 means a regular file: mknod(2).
@@ -293,7 +315,7 @@ impl Operations {
         mode: u32,
         caller: Caller,
     ) -> Result<Attr, Errno> {
-        self.answer(Message::MkDir, dir, || {
+        self.answer_with_room(Message::MkDir, dir, || {
             self.make(dir, name, NewNode::Directory, convert::perm(mode), caller)
         })
     }
@@ -305,7 +327,7 @@ impl Operations {
         target: &[u8],
         caller: Caller,
     ) -> Result<Attr, Errno> {
-        self.answer(Message::SymLink, dir, || {
+        self.answer_with_room(Message::SymLink, dir, || {
             self.make(dir, name, NewNode::Symlink(target), 0o777, caller)
         })
     }
@@ -330,7 +352,7 @@ impl Operations {
         mode: u32,
         caller: Caller,
     ) -> Result<(Attr, Opening), Errno> {
-        self.answer(Message::TmpFile, dir, || {
+        self.answer_with_room(Message::TmpFile, dir, || {
             let caller = self.options.view.keep_caller(caller);
             let made = self.union.make_unnamed(dir, convert::perm(mode), caller)?;
             let opened = match self.opens.get() {
@@ -342,7 +364,11 @@ impl Operations {
     }
 
     pub(crate) fn unlink(&self, dir: Ino, name: &[u8]) -> Result<(), Errno> {
-        self.answer(Message::Unlink, dir, || Ok(self.union.unlink(dir, name)?))
+        self.answer(Message::Unlink, dir, || {
+            self.union.unlink(dir, name)?;
+            self.room.removed();
+            Ok(())
+        })
     }
 
     pub(crate) fn rmdir(&self, dir: Ino, name: &[u8]) -> Result<(), Errno> {
@@ -355,7 +381,7 @@ impl Operations {
         to: (Ino, &[u8]),
         flags: u32,
     ) -> Result<(), Errno> {
-        self.answer(Message::Rename, from.0, || {
+        self.answer_with_room(Message::Rename, from.0, || {
             if flags & !(NO_REPLACE | EXCHANGE) != 0 {
                 // RENAME_WHITEOUT: what a whiteout looks like from above is no concern of ours.
                 return Err(Errno::EINVAL.into());
@@ -364,12 +390,14 @@ impl Operations {
                 no_replace: flags & NO_REPLACE != 0,
                 exchange: flags & EXCHANGE != 0,
             };
-            Ok(self.union.rename(from.0, from.1, to.0, to.1, flags)?)
+            self.union.rename(from.0, from.1, to.0, to.1, flags)?;
+            self.room.removed();
+            Ok(())
         })
     }
 
     pub(crate) fn link(&self, ino: Ino, dir: Ino, name: &[u8]) -> Result<Attr, Errno> {
-        self.answer(Message::Link, dir, || {
+        self.answer_with_room(Message::Link, dir, || {
             Ok(self.told(self.union.link(ino, dir, name)?))
         })
     }
@@ -454,7 +482,7 @@ impl Operations {
         kill: bool,
         sender: Sender,
     ) -> Result<u32, Errno> {
-        let written = self.answer(Message::Write, ino, || {
+        let written = self.answer_with_room(Message::Write, ino, || {
             let kill = self.kill(ino, kill, sender)?;
             let n = self.union.write(ino, offset, data, kill)?;
             self.killed(ino, kill);
@@ -604,7 +632,7 @@ impl Operations {
         length: u64,
         sender: Sender,
     ) -> Result<(), Errno> {
-        self.answer(Message::Fallocate, ino, || {
+        self.answer_with_room(Message::Fallocate, ino, || {
             let kill = self.kill(ino, !sender.may_keep_set_id(), sender)?;
             self.union.fallocate(ino, mode, offset, length, kill)?;
             self.killed(ino, kill);
@@ -634,7 +662,7 @@ impl Operations {
         length: u64,
         sender: Sender,
     ) -> Result<u64, Errno> {
-        let copied = self.answer(Message::CopyFileRange, to.0, || {
+        let copied = self.answer_with_room(Message::CopyFileRange, to.0, || {
             let length = length.min(MAX_COPY);
             let kill = self.kill(to.0, !sender.may_keep_set_id(), sender)?;
             let n = self

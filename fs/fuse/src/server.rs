@@ -103,7 +103,7 @@ pub fn serve(fd: OwnedFd, union: Arc<Union>, options: ServeOptions) -> Result<Se
     let threads = options.threads.unwrap_or_else(default_threads).max(1);
     config.n_threads = Some(threads);
     config.clone_fd = options.clone_fd;
-    let operations = Arc::new(Operations::new(union, options, Arc::clone(&stats)));
+    let operations = Arc::new(Operations::new(union, options, Arc::clone(&stats), threads));
 
     let prepared = prepare(&fd, &operations, wished);
     let agreed = Arc::new(OnceLock::new());

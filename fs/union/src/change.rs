@@ -272,6 +272,8 @@ impl<'u> Change<'u> {
     /// The only place that holds more than one state lock.
     fn apply(&self) {
         for inode in &self.fresh {
+            let unnamed = inode.state.read().now.nlink == 0;
+            self.union.note_unnamed(false, unnamed);
             self.union.table.adopt(inode.clone());
         }
         let mut inodes: Vec<&Arc<Inode>> = self.nodes.iter().map(|(inode, _)| inode).collect();
@@ -289,6 +291,8 @@ impl<'u> Change<'u> {
         );
         for (inode, node) in &self.nodes {
             states.with(inode.ino, |state| {
+                self.union
+                    .note_unnamed(state.now.nlink == 0, node.nlink == 0);
                 state.now = *node;
                 state.recorded = true;
                 let before = state.range_count();
@@ -336,6 +340,7 @@ impl<'u> Change<'u> {
             {
                 upper.remove_data(inode.ino);
             }
+            self.union.note_unnamed(true, false);
         }
         self.union.has_changed.store(true, Ordering::Relaxed);
     }

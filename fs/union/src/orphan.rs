@@ -52,6 +52,22 @@ impl Union {
         }
     }
 
+    /// Inodes without a name that live on because the kernel has not forgotten them: each may hold
+    /// room of the host.
+    #[must_use]
+    pub fn unnamed(&self) -> u64 {
+        self.unnamed.load(Ordering::Relaxed)
+    }
+
+    /// An inode that is there was without a name, and is.
+    pub(crate) fn note_unnamed(&self, was: bool, is: bool) {
+        match (was, is) {
+            (false, true) => self.unnamed.fetch_add(1, Ordering::Relaxed),
+            (true, false) => self.unnamed.fetch_sub(1, Ordering::Relaxed),
+            _ => return,
+        };
+    }
+
     pub(crate) fn is_told(&self, inode: &Inode) -> bool {
         match self.table.told(inode.ino) {
             Some(told) => told.load(Ordering::SeqCst) > 0,

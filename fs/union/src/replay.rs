@@ -220,6 +220,7 @@ pub(crate) fn drop_orphans(union: &Union) {
         }
         match Change::begin(union) {
             Ok(mut change) => {
+                union.note_unnamed(false, true);
                 change.remove(&inode);
                 change.commit_or_forget();
             }

@@ -45,6 +45,8 @@ pub struct Union {
     detail_count: AtomicU64,
     /// Whether anything differs from the lower tree at all.
     pub(crate) has_changed: AtomicBool,
+    /// Inodes that lost their last name and that the kernel still knows of.
+    pub(crate) unnamed: AtomicU64,
     /// How often the kernel forgot an inode of the lower tree.
     pub(crate) forgets: AtomicU64,
 }
@@ -83,6 +85,7 @@ impl Union {
             next_ino: AtomicU64::new(count.saturating_add(1)),
             detail_count: AtomicU64::new(0),
             has_changed: AtomicBool::new(false),
+            unnamed: AtomicU64::new(0),
             forgets: AtomicU64::new(0),
         };
         let (recovery, next) = replay::replay(&union)?;

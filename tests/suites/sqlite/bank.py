@@ -10,6 +10,7 @@
 import random
 import sqlite3
 import sys
+import time
 
 TOTAL = 100 * 1000
 
@@ -46,6 +47,9 @@ def write(path, who, acks):
             db.execute("delete from moved where who = 'before' and n = ?", (n,))
             db.execute("commit")
             print(n, file=told)
+            # SQLite's locks are not fair: who waits looks ten times a second, and would find the database
+            # locked for a minute by another that never pauses.
+            time.sleep(random.random() / 500)
 
 
 def looks_right(db):

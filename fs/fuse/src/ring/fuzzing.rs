@@ -16,7 +16,7 @@ impl Requests {
     #[must_use]
     pub fn new(union: Arc<Union>) -> Self {
         let stats = Arc::new(Stats::default());
-        Self(Operations::new(union, ServeOptions::default(), stats))
+        Self(Operations::new(union, ServeOptions::default(), stats, 2))
     }
 
     /// Answers one request; the length of the answer in the payload.

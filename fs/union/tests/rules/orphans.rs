@@ -18,6 +18,7 @@ fn an_open_file_without_a_name_stays_whole_until_the_last_forget() {
     union.unlink(Ino::ROOT, b"f").unwrap();
     union.forget(ino, 1);
     assert_eq!(union.attr(ino).unwrap().nlink, 0);
+    assert_eq!(union.unnamed(), 1);
     union.write(ino, 4, b"!", false).unwrap();
     union.set_xattr(ino, b"user.x", b"1", false, false).unwrap();
     assert_eq!(content(&union, ino), b"text!");
@@ -25,6 +26,7 @@ fn an_open_file_without_a_name_stays_whole_until_the_last_forget() {
     union.forget(ino, 1);
     assert!(matches!(union.attr(ino), Err(Error::NotFound)));
     assert_eq!(upper.data_files(), 0);
+    assert_eq!(union.unnamed(), 0);
     union.forget(ino, 5);
     assert!(matches!(
         open(&lower, &upper).attr(ino),
@@ -45,6 +47,7 @@ fn a_file_the_kernel_never_heard_of_goes_with_its_name() {
     union.unlink(Ino::ROOT, b"f").unwrap();
     assert!(matches!(union.attr(ino), Err(Error::NotFound)));
     assert_eq!(upper.data_files(), 0);
+    assert_eq!(union.unnamed(), 0);
 }
 
 #[test]
@@ -64,6 +67,7 @@ fn orphans_of_a_killed_mount_are_dropped_at_the_next() {
     let union = open(&lower, &upper);
     assert!(matches!(union.attr(ino), Err(Error::NotFound)));
     assert_eq!(upper.data_files(), 0);
+    assert_eq!(union.unnamed(), 0);
     let next = union
         .make(Ino::ROOT, b"g", NewNode::Regular, 0o644, who)
         .unwrap();
@@ -81,7 +85,9 @@ fn an_unnamed_file_can_be_given_a_name() {
         .ino;
     union.write(ino, 0, b"text", false).unwrap();
     assert_eq!(union.attr(ino).unwrap().nlink, 0);
+    assert_eq!(union.unnamed(), 1);
     union.link(ino, Ino::ROOT, b"f").unwrap();
+    assert_eq!(union.unnamed(), 0);
     union.forget(ino, 1);
     let union = open(&lower, &upper);
     assert_eq!(

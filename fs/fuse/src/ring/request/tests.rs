@@ -37,7 +37,7 @@ impl Stand {
         let (union, _) = Union::open(Arc::new(tree), Some(upper), options).unwrap();
         let stats = Arc::new(Stats::default());
         Self {
-            operations: Operations::new(Arc::new(union), ServeOptions::default(), stats),
+            operations: Operations::new(Arc::new(union), ServeOptions::default(), stats, 2),
             payload: vec![0; 8192],
         }
     }
