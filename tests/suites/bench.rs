@@ -10,7 +10,7 @@ use std::{
 
 use nix::sys::signal::Signal;
 use pellicle_tests::{
-    Cmd, TestStore, Who, debian_layers, pellicle, pellicle_overlay, skip, wait_for,
+    Cmd, Running, TestStore, Who, debian_layers, pellicle, pellicle_overlay, skip, wait_for,
 };
 use serde_json::Value;
 
@@ -193,6 +193,31 @@ fn a_driver_that_fails_is_told_and_the_others_are_measured() {
     assert!(left_in(&s).is_empty(), "{:?}", left_in(&s));
 }
 
+/// A run with work that takes seconds, in the first of its rounds; it writes to `output`, if given.
+fn in_its_first_work(s: &TestStore, output: Option<&Path>) -> Running {
+    let (lower, begun) = (s.path("lower"), s.path("begun"));
+    let _ = fs::remove_file(&begun);
+    s.file(
+        "slow.toml",
+        format!(
+            "name = 'slow'\nlower = '{}'\nrun = [': >{}', 'exec sleep 2']",
+            lower.display(),
+            begun.display()
+        ),
+    );
+    let mut bench = run(s, &["--rounds", "50", "--driver", "pellicle-dev"])
+        .arg("--workload")
+        .arg(s.path("slow.toml"));
+    if let Some(output) = output {
+        bench = bench.arg("--output").arg(output);
+    }
+    let running = bench.spawn();
+    wait_for("the first work", Duration::from_secs(60), || {
+        begun.exists().then_some(())
+    });
+    running
+}
+
 #[test]
 fn an_interrupted_run_leaves_nothing_and_keeps_what_it_has() {
     let test = "an_interrupted_run_leaves_nothing_and_keeps_what_it_has";
@@ -200,25 +225,8 @@ fn an_interrupted_run_leaves_nothing_and_keeps_what_it_has() {
         return skip(test, &why);
     }
     let s = prepared(Who::Root);
-    let lower = s.path("lower").display().to_string();
-    let begun = s.path("begun");
-    s.file(
-        "slow.toml",
-        format!(
-            "name = 'slow'\nlower = '{lower}'\nrun = [': >{}', 'exec sleep 2']",
-            begun.display()
-        ),
-    );
     let output = s.path("out.json");
-    let running = run(&s, &["--rounds", "50", "--driver", "pellicle-dev"])
-        .arg("--workload")
-        .arg(s.path("slow.toml"))
-        .arg("--output")
-        .arg(&output)
-        .spawn();
-    wait_for("the first work", Duration::from_secs(60), || {
-        begun.exists().then_some(())
-    });
+    let running = in_its_first_work(&s, Some(&output));
     running.signal(Signal::SIGINT);
     let outcome = running.wait().exited(130);
     assert!(outcome.out().contains("interrupted"), "{outcome}");
@@ -238,32 +246,12 @@ fn what_a_killed_run_left_is_cleared_by_the_next_and_a_live_one_is_let_be() {
         return skip(test, &why);
     }
     let s = prepared(Who::Root);
-    let lower = s.path("lower").display().to_string();
-    let begun = s.path("begun");
-    s.file(
-        "slow.toml",
-        format!(
-            "name = 'slow'\nlower = '{lower}'\nrun = [': >{}', 'exec sleep 2']",
-            begun.display()
-        ),
-    );
-    let start = || {
-        let _ = fs::remove_file(&begun);
-        let running = run(&s, &["--rounds", "50", "--driver", "pellicle-dev"])
-            .arg("--workload")
-            .arg(s.path("slow.toml"))
-            .spawn();
-        wait_for("the first work", Duration::from_secs(60), || {
-            begun.exists().then_some(())
-        });
-        running
-    };
-    let killed = start();
+    let killed = in_its_first_work(&s, None);
     killed.signal(Signal::SIGKILL);
     let _ = killed.wait();
     let left = left_in(&s);
     assert_eq!(left.len(), 1, "{left:?}");
-    let live = start();
+    let live = in_its_first_work(&s, None);
     let after = left_in(&s);
     assert_eq!(after.len(), 1, "{after:?}");
     assert_ne!(after, left, "the live run's own");

@@ -168,28 +168,6 @@ impl Inode {
     }
 }
 
-/// What an inode of the lower tree is before anything was said of it.
-pub(crate) fn node_of_lower(attr: &Attr, parent: Ino) -> Node {
-    Node {
-        ino: attr.ino,
-        kind: attr.kind,
-        perm: attr.perm,
-        nlink: attr.nlink,
-        uid: attr.uid,
-        gid: attr.gid,
-        rdev: attr.rdev,
-        size: attr.size,
-        content: match attr.kind {
-            FileKind::Regular => ContentSource::Lower,
-            _ => ContentSource::Zero,
-        },
-        atime: attr.atime,
-        mtime: attr.mtime,
-        ctime: attr.ctime,
-        parent,
-    }
-}
-
 /// A new inode of `kind`, without content.
 pub(crate) fn new_node(ino: Ino, kind: FileKind, now: Time) -> Node {
     Node {

@@ -11,11 +11,11 @@ use std::{
 use parking_lot::Mutex;
 use pellicle_layer::Lower;
 use pellicle_store::{FileKind, Ino};
-use pellicle_upper::{Host, Recovery, Upper};
+use pellicle_upper::{Host, Node, Recovery, Upper};
 
 use crate::{
     error::Error,
-    inode::{Inode, node_of_lower},
+    inode::Inode,
     replay,
     request::Options,
     table::{Found, Table},
@@ -146,7 +146,7 @@ impl Union {
                     _ => Ino::ROOT,
                 };
                 self.table
-                    .adopt(Inode::new(node_of_lower(&attr, parent)))
+                    .adopt(Inode::new(Node::of_lower(&attr, parent)))
                     .ok_or(Error::NotFound)
             }
         }

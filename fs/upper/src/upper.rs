@@ -8,7 +8,7 @@
 use std::{fs::File, io, path::PathBuf, sync::Arc};
 
 use pellicle_layer::LowerError;
-use pellicle_store::{Device, FileKind, Ino, Time};
+use pellicle_store::{Attr, Device, FileKind, Ino, Time};
 
 use crate::host::Host;
 
@@ -64,6 +64,32 @@ pub struct Node {
     pub ctime: Time,
     /// The directory that holds this directory; [`Ino::ROOT`] for all other kinds.
     pub parent: Ino,
+}
+
+impl Node {
+    /// What an inode of the lower tree is before anything was said of it. `parent` as in
+    /// [`Node::parent`].
+    #[must_use]
+    pub fn of_lower(attr: &Attr, parent: Ino) -> Self {
+        Self {
+            ino: attr.ino,
+            kind: attr.kind,
+            perm: attr.perm,
+            nlink: attr.nlink,
+            uid: attr.uid,
+            gid: attr.gid,
+            rdev: attr.rdev,
+            size: attr.size,
+            content: match attr.kind {
+                FileKind::Regular => ContentSource::Lower,
+                _ => ContentSource::Zero,
+            },
+            atime: attr.atime,
+            mtime: attr.mtime,
+            ctime: attr.ctime,
+            parent,
+        }
+    }
 }
 
 /// One statement about the merged tree.

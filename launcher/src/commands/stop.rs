@@ -14,6 +14,7 @@ use crate::{
     CliError, Context,
     container::{
         ContainerError,
+        process::ended_by,
         registry::Registry,
         signals,
         state::{State, Status},
@@ -89,7 +90,7 @@ pub(super) fn stop(
         // It may end by itself at any moment, which is what is wanted.
         let _ = send_signal(pidfd.as_fd(), signal);
         let deadline = Instant::now() + Duration::from_secs(u64::from(seconds));
-        if signal != libc::SIGKILL && !crate::container::registry::ended_by(&pidfd, deadline) {
+        if signal != libc::SIGKILL && !ended_by(&pidfd, deadline) {
             let _ = send_signal(pidfd.as_fd(), libc::SIGKILL);
         }
     }

@@ -42,6 +42,7 @@ pub mod names;
 pub mod passwd;
 pub mod pause;
 mod prefetch;
+pub mod process;
 mod pump;
 mod reaper;
 pub mod reconcile;

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{ContainerError, cgroup::Cgroup, state::ProcessId};
+use super::{ContainerError, cgroup::Cgroup, process::ProcessId};
 
 /// How long a cgroup may take until all of it stands still; a process in an uninterruptible sleep
 /// holds it up.

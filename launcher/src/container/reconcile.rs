@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::{
     names,
-    registry::{Held, Registry, ended_by},
+    process::ended_by,
+    registry::{Held, Registry},
     state::{State, Status, now},
 };
 use crate::events::{self, Event};

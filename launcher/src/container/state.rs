@@ -3,15 +3,11 @@
 //! Replaced by rename, without fsync: after a crash of the host the last change may be missing,
 //! which reconciliation finds out by itself, and a start need not wait for the disk.
 
-use std::{
-    collections::BTreeMap,
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, fs, io, path::Path};
 
-use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
+pub use super::process::ProcessId;
 use super::{ContainerError, cgroup::Cgroup};
 use crate::transport::{Opens, Transport};
 
@@ -65,17 +61,6 @@ pub struct Settings {
     pub stop_timeout: u32,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
-}
-
-/// A process, told from another one that got the same number later.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ProcessId {
-    /// Number, in the host's numbering as the supervisor saw it.
-    pub pid: i32,
-    /// When it started, clock ticks since the host's start.
-    pub started: u64,
-    /// The host's start it is of.
-    pub boot: String,
 }
 
 /// `state.json`.
@@ -225,49 +210,10 @@ pub fn now() -> String {
     jiff::Timestamp::now().to_string()
 }
 
-impl ProcessId {
-    /// Of the running process `pid`; `None` once it is gone.
-    #[must_use]
-    pub fn of(pid: Pid) -> Option<Self> {
-        Some(Self {
-            pid: pid.as_raw_nonzero().get(),
-            started: start_ticks(pid)?,
-            boot: boot_id(),
-        })
-    }
-
-    /// A descriptor of that very process; `None` if it is gone.
-    #[must_use]
-    pub fn open(&self) -> Option<std::os::fd::OwnedFd> {
-        use rustix::process::{PidfdFlags, pidfd_open};
-
-        let pid = Pid::from_raw(self.pid)?;
-        let fd = pidfd_open(pid, PidfdFlags::empty()).ok()?;
-        // Compared after opening: from here on the number cannot become another process's.
-        (start_ticks(pid)? == self.started && boot_id() == self.boot).then_some(fd)
-    }
-}
-
-fn start_ticks(pid: Pid) -> Option<u64> {
-    let stat = fs::read(PathBuf::from(format!("/proc/{pid}/stat"))).ok()?;
-    start_ticks_in(&stat)
-}
-
-/// Field 22 of proc_pid_stat(5); field 2, the name, may itself hold spaces and parentheses.
-fn start_ticks_in(stat: &[u8]) -> Option<u64> {
-    let name_end = stat.iter().rposition(|b| *b == b')')?;
-    let rest = std::str::from_utf8(stat.get(name_end + 1..)?).ok()?;
-    rest.split_whitespace().nth(19)?.parse().ok()
-}
-
-fn boot_id() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id")
-        .map(|t| t.trim().to_owned())
-        .unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
 
     fn dir() -> (tempfile::TempDir, PathBuf) {
@@ -314,20 +260,5 @@ mod tests {
         );
         fs::write(&path, text.replace('c', "d")).unwrap();
         assert!(State::load(&dir).is_err());
-    }
-
-    #[test]
-    fn a_process_is_told_from_a_later_one_of_the_same_number() {
-        let mut own = ProcessId::of(rustix::process::getpid()).unwrap();
-        assert!(own.open().is_some());
-        own.started += 1;
-        assert!(own.open().is_none());
-        assert_eq!(
-            start_ticks_in(b"7 (a) b) c) S 1 1 1 0 -1 4 1 0 0 0 0 0 0 0 20 0 1 0 4711 0"),
-            Some(4711)
-        );
-        for bad in [&b""[..], b"7 (x", b"7 (x)", b"7 (x) S 1", b"\xff)\xff"] {
-            assert_eq!(start_ticks_in(bad), None);
-        }
     }
 }

@@ -306,16 +306,7 @@ struct Work<'a> {
 
 impl Work<'_> {
     fn one(&self, piece: &Piece, stop: &AtomicBool) -> Result<PushedBlob, RegistryError> {
-        let made = |diff_id| self.known.made(diff_id, &self.ship.compression.key());
-        let expected = match piece {
-            Piece::Kept(digest, size) => vec![(*digest, *size)],
-            Piece::Made(diff_id) => made(diff_id).into_iter().collect(),
-            Piece::Elsewhere(digest, size, diff_id) => [(*digest, *size)]
-                .into_iter()
-                .chain(made(diff_id))
-                .collect(),
-        };
-        for (digest, size) in expected {
+        for (digest, size) in piece.expected(self.known, self.ship.compression) {
             if self.layout.has(&digest, size) {
                 self.ship.show.skip(&digest, size, "already there");
                 let how = How::There;

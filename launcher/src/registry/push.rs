@@ -55,6 +55,22 @@ pub(super) enum Piece {
     Elsewhere(Digest, u64, Digest),
 }
 
+impl Piece {
+    /// The blobs, digest and size, one of which the other side may have for it already: itself, and what
+    /// its layer is known to become by `compression`.
+    pub(super) fn expected(&self, known: &Known, compression: Compression) -> Vec<(Digest, u64)> {
+        let made = |diff_id| known.made(diff_id, &compression.key());
+        match self {
+            Self::Kept(digest, size) => vec![(*digest, *size)],
+            Self::Made(diff_id) => made(diff_id).into_iter().collect(),
+            Self::Elsewhere(digest, size, diff_id) => [(*digest, *size)]
+                .into_iter()
+                .chain(made(diff_id))
+                .collect(),
+        }
+    }
+}
+
 /// Pushes `image` as `to`, which has a tag and no digest.
 ///
 /// # Errors
@@ -195,16 +211,7 @@ impl Work<'_> {
         stop: &std::sync::atomic::AtomicBool,
     ) -> Result<PushedBlob, RegistryError> {
         // What a layer became before is asked for before it is compressed again.
-        let made = |diff_id| self.known.made(diff_id, &self.compression.key());
-        let expected = match piece {
-            Piece::Kept(digest, size) => vec![(*digest, *size)],
-            Piece::Made(diff_id) => made(diff_id).into_iter().collect(),
-            Piece::Elsewhere(digest, size, diff_id) => [(*digest, *size)]
-                .into_iter()
-                .chain(made(diff_id))
-                .collect(),
-        };
-        for (digest, size) in expected {
+        for (digest, size) in piece.expected(self.known, self.compression) {
             let repository = &self.endpoint.repository;
             let siblings = self
                 .known

@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result, bail};
 
 use super::{Host, Plan, peers::Peers};
 use crate::{
-    measure::Entrant,
+    measure::{Entrant, Rounds, Sample, interleave},
     model::{LeftOut, Measured},
     setup::{Setup, Who, program_missing, quiet, succeed},
 };
@@ -115,6 +115,41 @@ impl Stand {
         }
         self.peers.clear()
     }
+}
+
+/// Measures ours and `peers`, each a name and its program and the first the reference, at a stand that is
+/// cleared before each round; `once` is one round of the one of that name.
+fn at_stand(
+    workload: &dyn Host,
+    setup: &mut Setup,
+    plan: &Plan,
+    peers: &[(&str, &str)],
+    count: u32,
+    once: impl Fn(&Stand, &Setup, &str) -> Result<Sample>,
+) -> Result<Measured> {
+    let reference = peers.first().map_or(OURS, |(name, _)| *name);
+    let mut measured = nothing_yet(workload, reference);
+    if let Some(why) = Stand::missing() {
+        measured.left_out.push(LeftOut::missing("all", why));
+        return Ok(measured);
+    }
+    let entrants = entrants(peers, &mut measured.left_out);
+    let stand = Stand::new(setup, plan)?;
+    let rounds = Rounds {
+        count,
+        warm_up: false,
+    };
+    let each = |setup: &mut Setup, n: usize| {
+        let entrant = entrants.get(n).context("no such program")?;
+        stand.clear(setup)?;
+        once(&stand, setup, &entrant.name)
+    };
+    let name = workload.name();
+    let (rows, failed) = interleave(setup, &name, &entrants, rounds, reference, each)?;
+    stand.clear(setup)?;
+    measured.rows = rows;
+    measured.left_out.extend(failed);
+    Ok(measured)
 }
 
 /// A result without rows.

@@ -3,12 +3,12 @@
 
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 
-use super::{FIRST, Host, PODMAN, Plan, REPOSITORY, Stand, entrants, nothing_yet, output};
+use super::{FIRST, Host, PODMAN, Plan, REPOSITORY, Stand, at_stand, output};
 use crate::{
-    measure::{Rounds, Sample, interleave},
-    model::{LEAST_OF_A_PULL, LeftOut, Measured, extra},
+    measure::Sample,
+    model::{LEAST_OF_A_PULL, Measured, extra},
     setup::{Setup, quiet, succeed},
 };
 
@@ -26,28 +26,8 @@ impl Host for Pull {
     }
 
     fn measure(&self, setup: &mut Setup, plan: &Plan) -> Result<Measured> {
-        let mut measured = nothing_yet(self, PODMAN);
-        if let Some(why) = Stand::missing() {
-            measured.left_out.push(LeftOut::missing("all", why));
-            return Ok(measured);
-        }
         let peers = [(PODMAN, PODMAN), (LEAST_OF_A_PULL, "curl")];
-        let entrants = entrants(&peers, &mut measured.left_out);
-        let stand = Stand::new(setup, plan)?;
-        let rounds = Rounds {
-            count: plan.rounds,
-            warm_up: false,
-        };
-        let each = |setup: &mut Setup, n: usize| {
-            let entrant = entrants.get(n).context("no such program")?;
-            stand.clear(setup)?;
-            stand.once(setup, &entrant.name)
-        };
-        let (rows, failed) = interleave(setup, &self.name(), &entrants, rounds, PODMAN, each)?;
-        stand.clear(setup)?;
-        measured.rows = rows;
-        measured.left_out.extend(failed);
-        Ok(measured)
+        at_stand(self, setup, plan, &peers, plan.rounds, Stand::once)
     }
 }
 

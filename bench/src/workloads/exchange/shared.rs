@@ -5,12 +5,10 @@ use std::{collections::BTreeSet, time::Instant};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{
-    FIRST, Host, Images, OURS, PODMAN, Plan, REPOSITORY, SECOND, Stand, entrants, nothing_yet,
-};
+use super::{FIRST, Host, Images, OURS, PODMAN, Plan, REPOSITORY, SECOND, Stand, at_stand};
 use crate::{
-    measure::{Rounds, Sample, interleave},
-    model::{LeftOut, Measured, extra},
+    measure::Sample,
+    model::{Measured, extra},
     setup::{Setup, succeed},
 };
 
@@ -48,32 +46,13 @@ impl Host for Shared {
     }
 
     fn measure(&self, setup: &mut Setup, plan: &Plan) -> Result<Measured> {
-        let mut measured = nothing_yet(self, PODMAN);
-        if let Some(why) = Stand::missing() {
-            measured.left_out.push(LeftOut::missing("all", why));
-            return Ok(measured);
-        }
-        let entrants = entrants(&[(PODMAN, PODMAN)], &mut measured.left_out);
-        let stand = Stand::new(setup, plan)?;
-        let rounds = Rounds {
-            count: plan.rounds,
-            warm_up: false,
-        };
-        let each = |setup: &mut Setup, n: usize| {
-            let entrant = entrants.get(n).context("no such program")?;
-            self.once(setup, &stand, &entrant.name)
-        };
-        let (rows, failed) = interleave(setup, &self.name(), &entrants, rounds, PODMAN, each)?;
-        stand.clear(setup)?;
-        measured.rows = rows;
-        measured.left_out.extend(failed);
-        Ok(measured)
+        let once = |stand: &Stand, setup: &Setup, name: &str| self.once(setup, stand, name);
+        at_stand(self, setup, plan, &[(PODMAN, PODMAN)], plan.rounds, once)
     }
 }
 
 impl Shared {
     fn once(&self, setup: &Setup, stand: &Stand, client: &str) -> Result<Sample> {
-        stand.clear(setup)?;
         succeed(&mut stand.client(setup, client, "pull", FIRST)?)?;
         let verb = if self.push {
             // Of the rounds before, everything is there.

@@ -4,10 +4,10 @@ use std::{fs, path::Path, process::Command, time::Instant};
 
 use anyhow::{Context as _, Result};
 
-use super::{FIRST, Host, OURS, Plan, STORE, Stand, entrants, nothing_yet};
+use super::{FIRST, Host, OURS, Plan, STORE, Stand, at_stand};
 use crate::{
-    measure::{Rounds, Sample, interleave},
-    model::{LeftOut, Measured, extra},
+    measure::Sample,
+    model::{Measured, extra},
     setup::{Setup, large_file, succeed},
     tree,
 };
@@ -30,30 +30,11 @@ impl Host for TenImages {
     }
 
     fn measure(&self, setup: &mut Setup, plan: &Plan) -> Result<Measured> {
-        let mut measured = nothing_yet(self, BUILDAH);
-        if let Some(why) = Stand::missing() {
-            measured.left_out.push(LeftOut::missing("all", why));
-            return Ok(measured);
-        }
-        let peers: &[(&str, &str)] = &[(BUILDAH, BUILDAH)];
-        let entrants = entrants(peers, &mut measured.left_out);
-        let stand = Stand::new(setup, plan)?;
         let own = plan.image_bytes / PART;
-        let rounds = Rounds {
-            // What it takes is the same every time.
-            count: plan.rounds.min(3),
-            warm_up: false,
-        };
-        let each = |setup: &mut Setup, n: usize| {
-            let entrant = entrants.get(n).context("no such program")?;
-            stand.clear(setup)?;
-            stand.build_ten(setup, &entrant.name, own)
-        };
-        let (rows, failed) = interleave(setup, &self.name(), &entrants, rounds, BUILDAH, each)?;
-        stand.clear(setup)?;
-        measured.rows = rows;
-        measured.left_out.extend(failed);
-        Ok(measured)
+        // What it takes is the same every time.
+        let count = plan.rounds.min(3);
+        let once = |stand: &Stand, setup: &Setup, name: &str| stand.build_ten(setup, name, own);
+        at_stand(self, setup, plan, &[(BUILDAH, BUILDAH)], count, once)
     }
 }
 

@@ -37,24 +37,7 @@ impl DirUpper {
             FileKind::Directory => self.lower.parent(ino)?,
             _ => Ino::ROOT,
         };
-        Ok(Node {
-            ino,
-            kind: attr.kind,
-            perm: attr.perm,
-            nlink: attr.nlink,
-            uid: attr.uid,
-            gid: attr.gid,
-            rdev: attr.rdev,
-            size: attr.size,
-            content: match attr.kind {
-                FileKind::Regular => ContentSource::Lower,
-                _ => ContentSource::Zero,
-            },
-            atime: attr.atime,
-            mtime: attr.mtime,
-            ctime: attr.ctime,
-            parent,
-        })
+        Ok(Node::of_lower(&attr, parent))
     }
 
     pub(super) fn is_lower(&self, ino: Ino) -> bool {

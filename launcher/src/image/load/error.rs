@@ -89,4 +89,16 @@ impl LoadError {
             why: why.into(),
         }
     }
+
+    pub(super) fn io(
+        doing: &'static str,
+        path: &std::path::Path,
+    ) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io {
+            doing,
+            path,
+            source,
+        }
+    }
 }

@@ -181,11 +181,7 @@ pub fn document(at: &FileLocation, spool: &Path, cancel: &Cancel) -> Result<Vec<
 
 /// A directory is no archive, and an archive no directory, whatever it holds.
 fn check_kind(at: &FileLocation) -> Result<(), LoadError> {
-    let meta = std::fs::metadata(&at.path).map_err(|source| LoadError::Io {
-        doing: "read",
-        path: at.path.clone(),
-        source,
-    })?;
+    let meta = std::fs::metadata(&at.path).map_err(LoadError::io("read", &at.path))?;
     match (at.kind, meta.is_dir()) {
         (FileKind::Oci, false) => Err(LoadError::NoImages {
             source_name: at.to_string(),

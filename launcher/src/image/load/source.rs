@@ -34,20 +34,22 @@ pub(super) enum Source {
 impl Source {
     /// Opens a directory, or an archive in a file of any compression.
     pub(super) fn open(path: &Path, spool: &Path, cancel: &Cancel) -> Result<Self, LoadError> {
-        let io = |doing| {
-            move |source| LoadError::Io {
-                doing,
-                path: path.to_owned(),
-                source,
-            }
-        };
-        if fs::metadata(path).map_err(io("read"))?.is_dir() {
+        if fs::metadata(path)
+            .map_err(LoadError::io("read", path))?
+            .is_dir()
+        {
             return Ok(Self::Directory(path.to_owned()));
         }
-        let mut file = File::open(path).map_err(io("open"))?;
+        let mut file = File::open(path).map_err(LoadError::io("open", path))?;
         let mut magic = [0; 4];
-        let plain = file.metadata().map_err(io("read"))?.is_file()
-            && file.read_at(&mut magic, 0).map_err(io("read"))? == magic.len()
+        let plain = file
+            .metadata()
+            .map_err(LoadError::io("read", path))?
+            .is_file()
+            && file
+                .read_at(&mut magic, 0)
+                .map_err(LoadError::io("read", path))?
+                == magic.len()
             && compression(&magic).is_none();
         let name = path.display().to_string();
         if !plain {
@@ -60,7 +62,7 @@ impl Source {
                         Err(e)
                     }
                 })
-                .map_err(io("read"))?;
+                .map_err(LoadError::io("read", path))?;
             return Self::stream(file, name, spool, cancel);
         }
         let members = tar_index::index(&file, &name)?;
@@ -79,28 +81,23 @@ impl Source {
         spool: &Path,
         cancel: &Cancel,
     ) -> Result<Self, LoadError> {
-        let host = |path: &Path, doing| {
-            let path = path.to_owned();
-            move |source| LoadError::Io {
-                doing,
-                path,
-                source,
-            }
-        };
         let from = PathBuf::from(&name);
         let mut magic = Vec::new();
         stream
             .by_ref()
             .take(4)
             .read_to_end(&mut magic)
-            .map_err(host(&from, "read"))?;
+            .map_err(LoadError::io("read", &from))?;
         let whole = io::Cursor::new(magic.clone()).chain(stream);
         let mut plain: Box<dyn Read + '_> = match compression(&magic) {
             Some("gzip") => Box::new(flate2::read::MultiGzDecoder::new(whole)),
-            Some(_) => Box::new(zstd::Decoder::new(whole).map_err(host(&from, "decompress"))?),
+            Some(_) => {
+                Box::new(zstd::Decoder::new(whole).map_err(LoadError::io("decompress", &from))?)
+            }
             None => Box::new(whole),
         };
-        let mut file = tempfile::tempfile_in(spool).map_err(host(spool, "make a file in"))?;
+        let mut file =
+            tempfile::tempfile_in(spool).map_err(LoadError::io("make a file in", spool))?;
         let mut buffer = vec![0; 256 << 10];
         loop {
             cancel.check()?;
@@ -108,10 +105,11 @@ impl Source {
                 Ok(0) => break,
                 Ok(n) => n,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                Err(e) => return Err(host(&from, "read")(e)),
+                Err(e) => return Err(LoadError::io("read", &from)(e)),
             };
             let bytes = buffer.get(..n).unwrap_or_default();
-            io::Write::write_all(&mut file, bytes).map_err(host(spool, "write a file in"))?;
+            io::Write::write_all(&mut file, bytes)
+                .map_err(LoadError::io("write a file in", spool))?;
         }
         let members = tar_index::index(&file, &name)?;
         Ok(Self::Archive {
@@ -134,14 +132,6 @@ impl Source {
         match self {
             Self::Directory(dir) => {
                 let path = dir.join(normal(name));
-                let io = |doing| {
-                    let path = path.clone();
-                    move |source| LoadError::Io {
-                        doing,
-                        path,
-                        source,
-                    }
-                };
                 // Not blocking: a FIFO in its place must not hang us.
                 let opened = File::options()
                     .read(true)
@@ -157,9 +147,9 @@ impl Source {
                     {
                         return Ok(None);
                     }
-                    Err(e) => return Err(io("open")(e)),
+                    Err(e) => return Err(LoadError::io("open", &path)(e)),
                 };
-                let meta = file.metadata().map_err(io("read"))?;
+                let meta = file.metadata().map_err(LoadError::io("read", &path))?;
                 if !meta.is_file() {
                     return Err(LoadError::invalid(
                         path.display().to_string(),
@@ -198,12 +188,11 @@ impl Source {
             return Ok(None);
         };
         let mut bytes = Vec::new();
-        let fail = |source| LoadError::Io {
-            doing: "read",
-            path: Path::new(&self.name()).join(name),
-            source,
-        };
-        reader.take(max + 1).read_to_end(&mut bytes).map_err(fail)?;
+        let path = Path::new(&self.name()).join(name);
+        reader
+            .take(max + 1)
+            .read_to_end(&mut bytes)
+            .map_err(LoadError::io("read", &path))?;
         let len = bytes.len() as u64;
         if len > max {
             return Err(LoadError::invalid(

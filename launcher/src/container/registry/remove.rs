@@ -1,0 +1,75 @@
+//! How a container goes from the store, and what is done with remains of one.
+
+use std::{
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::Path,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use super::{
+    Held, Registry, entries,
+    lock::{is_free, leave_code},
+};
+use crate::container::{ContainerError, names, spare};
+
+impl Registry {
+    /// Removes a container with everything that belongs to it. `code` is left for those who wait.
+    ///
+    /// # Errors
+    /// The host's; what is left then is swept later.
+    pub fn remove(
+        &self,
+        mut held: Held,
+        id: &str,
+        name: Option<&str>,
+        code: Option<i32>,
+    ) -> Result<(), ContainerError> {
+        let gone = held.dir.with_file_name(format!(".gone-{id}"));
+        fs::rename(&held.dir, &gone).map_err(ContainerError::file("remove", &held.dir))?;
+        if let Some(name) = name.filter(|n| names::check(n).is_ok()) {
+            let link = self.name_link(name);
+            if fs::read_link(&link).is_ok_and(|target| target == Path::new(id)) {
+                let _ = fs::remove_file(link);
+            }
+        }
+        let _ = fs::remove_file(self.marker(id));
+        if let Some(code) = code {
+            leave_code(&mut held.lock, code);
+        }
+        if spare::keep(&self.root.join("containers"), &gone) {
+            return Ok(());
+        }
+        fs::remove_dir_all(&gone).map_err(ContainerError::file("remove", gone))
+    }
+
+    /// Removes what processes left behind that died while they made or removed a container.
+    pub fn sweep(&self) {
+        let parent = self.root.join("containers");
+        for name in entries(&parent).unwrap_or_default() {
+            let path = parent.join(&name);
+            // One without a lock is just being made, or emptied for the next (`spare`), unless it is old.
+            let lock = path.join("lock");
+            let dead = is_free(&lock)
+                && match name.strip_prefix(".new-") {
+                    Some(_) => is_old(&path),
+                    None => name.starts_with(".gone-") && (lock.exists() || is_old(&path)),
+                };
+            if dead {
+                let _ = fs::remove_dir_all(path);
+            }
+        }
+    }
+}
+
+/// A directory is there for a moment before its lock is. One that was taken over is as old as its name.
+fn is_old(path: &Path) -> bool {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    match (now, fs::metadata(path)) {
+        (Ok(now), Ok(meta)) => {
+            let changed = u64::try_from(meta.ctime()).unwrap_or(0);
+            now.as_secs().saturating_sub(changed) > 10
+        }
+        _ => false,
+    }
+}

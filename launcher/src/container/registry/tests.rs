@@ -1,0 +1,108 @@
+//! What the registry promises, tried.
+
+use std::time::Instant;
+
+use super::*;
+use crate::container::state::{Settings, State};
+
+fn registry() -> (tempfile::TempDir, Registry) {
+    let dir = tempfile::tempdir().unwrap();
+    let registry = Registry::new(dir.path());
+    (dir, registry)
+}
+
+fn make(registry: &Registry, name: &str) -> Result<(String, Held), ContainerError> {
+    let mut state = State::new(names::new_id(), name.to_owned(), Settings::default());
+    let held = registry.create(&mut state, &Spec::default())?;
+    Ok((state.id, held))
+}
+
+#[test]
+fn containers_are_found_by_name_id_and_start_of_id() {
+    let (_dir, registry) = registry();
+    let (id, held) = make(&registry, "web").unwrap();
+    drop(held);
+    for wanted in ["web", &id, &id[..12], &id[..40]] {
+        assert_eq!(registry.find(wanted).unwrap(), id);
+    }
+    for wanted in ["", "we", "../names/web", "zz", "."] {
+        assert!(registry.find(wanted).is_err(), "{wanted}");
+    }
+}
+
+#[test]
+fn a_name_has_one_owner_and_is_free_again_after_removal() {
+    let (_dir, registry) = registry();
+    let (id, held) = make(&registry, "web").unwrap();
+    assert!(matches!(
+        make(&registry, "web"),
+        Err(ContainerError::NameTaken { .. })
+    ));
+    assert_eq!(registry.ids().unwrap(), std::slice::from_ref(&id));
+    registry.remove(held, &id, Some("web"), None).unwrap();
+    assert!(registry.ids().unwrap().is_empty());
+    assert!(registry.marked().unwrap().is_empty());
+    make(&registry, "web").unwrap();
+}
+
+#[test]
+fn a_held_container_is_no_orphan_and_a_left_one_is() {
+    let (_dir, registry) = registry();
+    let (id, held) = make(&registry, "").unwrap();
+    assert_eq!(registry.marked().unwrap(), std::slice::from_ref(&id));
+    assert!(registry.hold_orphan(&id).is_none());
+    drop(held);
+    assert!(registry.hold_orphan(&id).is_some());
+}
+
+#[test]
+fn who_waits_learns_the_code_of_a_container_that_is_gone_by_then() {
+    let (_dir, registry) = registry();
+    let (id, held) = make(&registry, "").unwrap();
+    let watch = registry.watch(&id).unwrap();
+    assert!(!watch.wait_until(Instant::now()));
+    let waiter = std::thread::spawn(move || watch.wait().unwrap());
+    registry.remove(held, &id, None, Some(42)).unwrap();
+    assert_eq!(waiter.join().unwrap(), Some(42));
+}
+
+#[test]
+fn what_died_half_made_is_swept_and_its_name_is_free() {
+    let (dir, registry) = registry();
+    let (id, held) = make(&registry, "web").unwrap();
+    drop(held);
+    let containers = dir.path().join("containers");
+    fs::rename(registry.dir(&id), containers.join(format!(".gone-{id}"))).unwrap();
+    registry.sweep();
+    assert_eq!(fs::read_dir(&containers).unwrap().count(), 0);
+    assert!(registry.hold_orphan(&id).is_none());
+    assert!(registry.marked().unwrap().is_empty());
+    make(&registry, "web").unwrap();
+}
+
+#[test]
+fn what_is_being_emptied_for_the_next_is_not_swept() {
+    let (dir, registry) = registry();
+    let gone = dir.path().join("containers/.gone-1");
+    fs::create_dir_all(&gone).unwrap();
+    registry.sweep();
+    assert!(gone.exists());
+    fs::write(gone.join("lock"), "").unwrap();
+    registry.sweep();
+    assert!(!gone.exists(), "with a lock that nobody holds it is dead");
+}
+
+#[test]
+fn damaged_containers_are_listed_beside_the_others() {
+    let (_dir, registry) = registry();
+    let (bad, _held) = make(&registry, "bad").unwrap();
+    let (_good, _held2) = make(&registry, "good").unwrap();
+    fs::write(registry.dir(&bad).join("state.json"), b"{").unwrap();
+    let listed = registry.list().unwrap();
+    assert_eq!(listed.len(), 2);
+    assert!(
+        listed
+            .iter()
+            .any(|l| matches!(l, Listed::Damaged { id, .. } if *id == bad))
+    );
+}
