@@ -175,6 +175,17 @@ impl Running {
         kill(self.pid(), signal).expect("the process is there");
     }
 
+    /// Whether a descriptor of the process leads to something with `part` in its name.
+    #[must_use]
+    pub fn has_open(&self, part: &str) -> bool {
+        let Ok(open) = std::fs::read_dir(format!("/proc/{}/fd", self.pid())) else {
+            return false;
+        };
+        open.flatten()
+            .filter_map(|fd| std::fs::read_link(fd.path()).ok())
+            .any(|to| to.to_string_lossy().contains(part))
+    }
+
     fn pid(&self) -> Pid {
         Pid::from_raw(i32::try_from(self.child.id()).expect("a process id"))
     }
@@ -203,7 +214,7 @@ impl Running {
             }
             thread::sleep(Duration::from_millis(4));
         };
-        let grace = Duration::from_secs(10);
+        let grace = Duration::from_secs(60);
         let held = |_| {
             panic!(
                 "`{}` ended, but its output is still held open by another process",

@@ -288,7 +288,7 @@ impl Drop for Overlay {
 pub fn unmount(at: &Path) {
     wait_for(
         "the end of all use",
-        Duration::from_secs(20),
+        Duration::from_secs(60),
         || match umount2(at, MntFlags::empty()) {
             Err(nix::Error::EBUSY) => None,
             done => {

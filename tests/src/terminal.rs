@@ -129,7 +129,7 @@ impl Terminal {
         let start = std::time::Instant::now();
         while !self.screen().contains(text) {
             assert!(
-                start.elapsed() < Duration::from_secs(20),
+                start.elapsed() < Duration::from_secs(60),
                 "{text:?} did not appear on the terminal:\n{}",
                 self.screen()
             );
@@ -145,7 +145,7 @@ impl Terminal {
     pub fn exit_code(mut self) -> i32 {
         let status = wait_for(
             "the command on the terminal to end",
-            Duration::from_secs(30),
+            Duration::from_secs(60),
             || self.child.try_wait().expect("wait"),
         );
         status.code().unwrap_or(-1)

@@ -548,7 +548,7 @@ fn a_running_container_is_committed_and_goes_on() {
                 // No cgroup for this user: then it runs on meanwhile.
                 continue;
             }
-            wait_for("some work", Duration::from_secs(10), || {
+            wait_for("some work", Duration::from_secs(60), || {
                 let n = s.cmd(["exec", "c", "sh", "-c", "wc -l </log"]).run().out();
                 n.trim().parse::<u64>().is_ok_and(|n| n > 20).then_some(())
             });
@@ -566,7 +566,7 @@ fn a_running_container_is_committed_and_goes_on() {
             }
             let log = || s.cmd(["exec", "c", "sh", "-c", "wc -l </log"]).ok();
             let before: u64 = log().trim().parse().expect("a number");
-            wait_for("it to go on", Duration::from_secs(10), || {
+            wait_for("it to go on", Duration::from_secs(60), || {
                 (log().trim().parse::<u64>().expect("a number") > before).then_some(())
             });
             s.cmd(["export", "-q", "-o", "/dev/null", "c"]).ok();
@@ -667,8 +667,8 @@ fn a_paused_container_goes_on_when_the_commit_is_killed() {
         std::thread::sleep(Duration::from_millis(milliseconds));
         running.signal(Signal::SIGKILL);
         let _ = running.wait();
-        let before = wait_for("it to be resumed", Duration::from_secs(10), n);
-        wait_for("it to go on", Duration::from_secs(10), || {
+        let before = wait_for("it to be resumed", Duration::from_secs(60), n);
+        wait_for("it to go on", Duration::from_secs(60), || {
             n().filter(|now| *now > before)
         });
     }

@@ -38,7 +38,7 @@ fn what_was_written_before_the_supervisor_was_killed_is_there_on_the_next_start(
             kill_9(&servers);
             wait_for(
                 "the container to end with its supervisor",
-                Duration::from_secs(10),
+                Duration::from_secs(60),
                 || {
                     s.leftovers()
                         .iter()
@@ -75,11 +75,11 @@ fn a_killed_supervisor_takes_its_container_with_it_and_ps_tells() {
         s.cmd(["run", "-d", "--name", "killed", "tools", "sleep"])
             .arg(s.seconds())
             .ok();
-        wait_for("the command", Duration::from_secs(10), || {
+        wait_for("the command", Duration::from_secs(60), || {
             (!s.sleepers().is_empty()).then_some(())
         });
         kill_9(&s.servers());
-        wait_for("the container to go", Duration::from_secs(10), || {
+        wait_for("the container to go", Duration::from_secs(60), || {
             s.sleepers().is_empty().then_some(())
         });
         assert!(
@@ -99,13 +99,13 @@ fn a_foreground_run_that_is_killed_leaves_nothing() {
     for who in Who::all() {
         let s = TestStore::with_tools(who);
         let running = s.run("tools sleep").arg(s.seconds()).spawn();
-        wait_for("the command", Duration::from_secs(10), || {
+        wait_for("the command", Duration::from_secs(60), || {
             (!s.sleepers().is_empty()).then_some(())
         });
         // Sent to the whole of what pellicle started, as a lost session does.
         running.signal(Signal::SIGKILL);
         let _ = running.wait();
-        wait_for("the container to go", Duration::from_secs(10), || {
+        wait_for("the container to go", Duration::from_secs(60), || {
             s.sleepers().is_empty().then_some(())
         });
         // The next command clears what is left of a --rm container.
@@ -124,7 +124,7 @@ fn a_run_that_is_killed_while_it_starts_leaves_nothing() {
             running.signal(Signal::SIGKILL);
             // Ends only when nothing holds its output any more.
             let _ = running.wait();
-            wait_for("everything to go", Duration::from_secs(10), || {
+            wait_for("everything to go", Duration::from_secs(60), || {
                 s.sleepers().is_empty().then_some(())
             });
         }
@@ -141,7 +141,7 @@ fn a_command_that_is_killed_from_outside_ends_its_container() {
             .run("tools sh -c")
             .arg(format!("sleep {}", s.seconds()))
             .spawn();
-        wait_for("the command", Duration::from_secs(10), || {
+        wait_for("the command", Duration::from_secs(60), || {
             (!s.sleepers().is_empty()).then_some(())
         });
         kill_9(&s.sleepers());

@@ -360,7 +360,7 @@ fn the_files_of_a_container_are_looked_at_and_those_that_run_left_alone() {
         s.cmd(["run", "-d", "--name", "runs", "tools", "sh", "-c"])
             .arg(format!("echo x > /x; sync; sleep {seconds}"))
             .ok();
-        pellicle_tests::wait_for("the file", Duration::from_secs(30), || {
+        pellicle_tests::wait_for("the file", Duration::from_secs(60), || {
             s.cmd(["diff", "runs"]).ok().contains("/x").then_some(())
         });
         // Everything beside it goes on while it runs: imports, and a repair of what it stands on.

@@ -245,8 +245,7 @@ fn a_terminal_is_passed_on_with_its_size_and_keys() {
         terminal.expect("/dev/pts/0");
         terminal.expect("24 80");
         terminal.resize(50, 132);
-        std::thread::sleep(Duration::from_millis(300));
-        terminal.send("stty size\n");
+        terminal.send("until stty size | grep -q '50 13[2]'; do sleep 0.1; done; stty size\n");
         terminal.expect("50 132");
         // Ctrl-C ends the sleep and not the shell, nor pellicle.
         terminal.send("sleep 100\n");
@@ -265,11 +264,10 @@ fn signals_are_forwarded() {
         let running = s
             .sh("tools", "trap 'echo got it; exit 9' TERM; echo ready > /dev/stderr; while :; do sleep 0.1; done")
             .spawn();
-        // The trap is in place a moment after the container is.
-        wait_for("the container", Duration::from_secs(20), || {
-            (s.cmd(["ps", "-q"]).ok().lines().count() == 1).then_some(())
+        wait_for("the trap", Duration::from_secs(60), || {
+            let id = s.cmd(["ps", "-q"]).ok();
+            (!id.is_empty() && s.cmd(["logs", &id]).run().err().contains("ready")).then_some(())
         });
-        std::thread::sleep(Duration::from_millis(500));
         running.signal(Signal::SIGTERM);
         let out = running.wait().exited(9);
         assert_eq!(out.out(), "got it");
@@ -288,7 +286,7 @@ fn a_detached_container_has_logs_exec_and_stop() {
             id.len() >= 12 && id.bytes().all(|b| b.is_ascii_hexdigit()),
             "{id:?}"
         );
-        wait_for("the log", Duration::from_secs(10), || {
+        wait_for("the log", Duration::from_secs(60), || {
             (s.cmd(["logs", "detached"]).ok() == "started").then_some(())
         });
         assert_eq!(
@@ -359,7 +357,7 @@ fn a_stopped_container_starts_again_with_its_files() {
         ])
         .ok();
         s.cmd(["start", "again"]).ok();
-        wait_for("the second run", Duration::from_secs(10), || {
+        wait_for("the second run", Duration::from_secs(60), || {
             s.cmd(["logs", "again"])
                 .ok()
                 .ends_with("run\nrun\nrun")
@@ -580,7 +578,7 @@ fn memory_cpus_and_pids_limits_hold() {
         .run("-d --cpus 0.25 tools sh -c")
         .arg("while :; do :; done")
         .ok();
-    wait_for("the CPU limit to hold", Duration::from_secs(30), || {
+    wait_for("the CPU limit to hold", Duration::from_secs(60), || {
         (throttled(&id) > 0).then_some(())
     });
     s.cmd(["rm", "-f", &id]).ok();

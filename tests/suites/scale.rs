@@ -72,7 +72,7 @@ fn the_servers_memory_does_not_grow_with_the_image() {
                 s.cmd(["umount"]).arg(&at).ok();
                 wait_for(
                     "the first server to end",
-                    std::time::Duration::from_secs(10),
+                    std::time::Duration::from_secs(60),
                     || s.servers().is_empty().then_some(()),
                 );
             }

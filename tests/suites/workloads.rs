@@ -273,7 +273,7 @@ fn nothing_that_was_done_is_lost_when_the_supervisor_is_killed_in_the_middle() {
         let servers = s.servers();
         assert!(!servers.is_empty(), "no supervisor in round {round}");
         kill_9(&servers);
-        wait_for("the container to end", Duration::from_secs(10), || {
+        wait_for("the container to end", Duration::from_secs(60), || {
             let left = s.leftovers();
             left.iter().all(|l| !l.starts_with("process")).then_some(())
         });

@@ -134,7 +134,7 @@ fn a_build_that_is_interrupted_or_killed_leaves_no_container() {
             let b = Site::new(who);
             let text = format!("FROM tools\nRUN sleep {}\n", b.s.seconds());
             let build = b.build(&text, &["-t", "x"]).spawn();
-            wait_for("the command of RUN", Duration::from_secs(20), || {
+            wait_for("the command of RUN", Duration::from_secs(60), || {
                 (!b.s.sleepers().is_empty()).then_some(())
             });
             build.signal(signal);
@@ -145,7 +145,7 @@ fn a_build_that_is_interrupted_or_killed_leaves_no_container() {
                     let _ = out.exited(130);
                 }
             }
-            wait_for("the command's end", Duration::from_secs(10), || {
+            wait_for("the command's end", Duration::from_secs(60), || {
                 b.s.sleepers().is_empty().then_some(())
             });
             thread::sleep(Duration::from_millis(100));

@@ -183,7 +183,7 @@ fn in_the_foreground_it_ends_with_the_mount_or_by_a_signal() {
         let layers = Layers::new(who);
         for signal in [None, Some(Signal::SIGTERM), Some(Signal::SIGINT)] {
             let running = layers.overlay(&layers.options("journal")).arg("-f").spawn();
-            wait_for("the mount", Duration::from_secs(10), || mounted(&layers));
+            wait_for("the mount", Duration::from_secs(60), || mounted(&layers));
             layers.sh("echo x >merged/x").ok();
             match signal {
                 None => layers.sh("fusermount3 -u merged").ok(),

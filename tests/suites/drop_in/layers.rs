@@ -66,7 +66,7 @@ impl Layers {
     pub(crate) fn served_no_more(&self) {
         pellicle_tests::wait_for(
             "the server's end",
-            std::time::Duration::from_secs(10),
+            std::time::Duration::from_secs(60),
             || self.store.servers().is_empty().then_some(()),
         );
     }

@@ -89,7 +89,7 @@ fn layers_that_were_complete_are_not_fetched_after_a_kill() {
     });
     let s = TestStore::new(Who::Root);
     let running = s.cmd(["pull", "-q", &r.name("x")]).spawn();
-    pellicle_tests::wait_for("three layers", Duration::from_secs(20), || {
+    pellicle_tests::wait_for("three layers", Duration::from_secs(60), || {
         let blobs = std::fs::read_dir(s.root().join("blobs/sha256"))
             .ok()?
             .count();
@@ -112,7 +112,7 @@ fn an_interrupt_ends_a_pull_that_waits_for_the_registry() {
     let r = Script::start(|asked| {
         asked.path.contains("/manifests/").then(|| {
             Answer::Raw(Box::new(|_| {
-                thread::sleep(Duration::from_secs(30));
+                thread::sleep(Duration::from_secs(600));
                 Ok(())
             }))
         })
@@ -120,9 +120,9 @@ fn an_interrupt_ends_a_pull_that_waits_for_the_registry() {
     let s = TestStore::new(Who::Root);
     let running = s
         .cmd(["pull", "-q", &r.name("x")])
-        .limit(Duration::from_secs(10))
+        .limit(Duration::from_secs(120))
         .spawn();
-    pellicle_tests::wait_for("the request", Duration::from_secs(5), || {
+    pellicle_tests::wait_for("the request", Duration::from_secs(60), || {
         (!r.asked("/manifests/").is_empty()).then_some(())
     });
     running.signal(Signal::SIGINT);

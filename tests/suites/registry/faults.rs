@@ -175,18 +175,17 @@ fn a_registry_that_falls_silent_is_given_up() {
         Answer::Raw(Box::new(|to| {
             use std::io::Write as _;
             to.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nx")?;
-            std::thread::sleep(std::time::Duration::from_secs(20));
+            std::thread::sleep(std::time::Duration::from_secs(600));
             Ok(())
         }))
     }
     let r = Script::start(|asked| asked.path.contains("/manifests/").then(silent));
-    let began = std::time::Instant::now();
     pull(&store(), &r)
         .arg("--retry=1")
         .env("PELLICLE_REGISTRY_TIMEOUT", "1")
+        .limit(std::time::Duration::from_secs(120))
         .run()
         .failed_clearly(1, &["nothing came for 1 second"]);
-    assert!(began.elapsed().as_secs() < 15);
 }
 
 #[test]

@@ -128,7 +128,7 @@ fn held(image: &Made, asked: &Asked, hold: &Arc<AtomicBool>) -> Option<Answer> {
 fn killed_half_way(r: &Script, hold: &AtomicBool, half: u64) -> TestStore {
     let s = store();
     let running = s.cmd(["pull", "-q", &r.name("x")]).spawn();
-    wait_for("half of the layer", Duration::from_secs(30), || {
+    wait_for("half of the layer", Duration::from_secs(60), || {
         (kept(&s) == [half]).then_some(())
     });
     running.signal(Signal::SIGKILL);

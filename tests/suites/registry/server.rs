@@ -118,7 +118,7 @@ impl Registry {
             port,
             seen: AtomicUsize::new(0),
         };
-        wait_for("the registry", Duration::from_secs(20), || {
+        wait_for("the registry", Duration::from_secs(60), || {
             TcpStream::connect(("127.0.0.1", port)).ok()
         });
         Some(registry)

@@ -157,9 +157,11 @@ fn events_are_followed_as_they_come_and_chosen_by_time() {
             ])
             .spawn();
         // It has to have begun before what it is to tell of.
-        std::thread::sleep(Duration::from_millis(500));
+        wait_for("it to look", Duration::from_secs(60), || {
+            follow.has_open("inotify").then_some(())
+        });
         s.run("--name seen tools true").ok();
-        std::thread::sleep(Duration::from_millis(500));
+        std::thread::sleep(Duration::from_secs(1));
         follow.signal(Signal::SIGINT);
         let told = follow.wait().succeeded().out();
         assert_eq!(told, "create seen\nstart seen\ndie seen\ndestroy seen");
@@ -211,7 +213,7 @@ fn a_torn_journal_and_a_dead_supervisor_are_told_of() {
         ["container create c", "container start c"]
     );
     kill_9(&s.servers());
-    wait_for("the end", Duration::from_secs(20), || {
+    wait_for("the end", Duration::from_secs(60), || {
         let out = s.cmd(["ps", "-a", "--format", "{{.State}}"]).run();
         (out.out() == "exited").then_some(())
     });

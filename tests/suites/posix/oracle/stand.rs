@@ -59,7 +59,7 @@ impl Stand {
         self.overlay.remount();
         self.kernel.unmount();
         // Whoever has just made a mount namespace has ours too, until he has left it.
-        let limit = Duration::from_secs(10);
+        let limit = Duration::from_secs(60);
         wait_for("the oracle's upper directory", limit, || {
             match self.kernel.mount() {
                 Err(Errno::EBUSY) => None,
