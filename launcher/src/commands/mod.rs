@@ -10,6 +10,7 @@ pub mod docker_names;
 pub mod events;
 pub mod exec;
 pub mod export;
+mod filter;
 mod format;
 pub mod history;
 mod image_arg;
