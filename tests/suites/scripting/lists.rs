@@ -113,3 +113,64 @@ fn what_is_pruned_may_be_chosen_by_whether_it_has_a_name() {
     prune(&["--filter", "dangling=false", "--filter", "label!=keep"]).ok();
     assert_eq!(listed(&s, &[]), ["kept:latest"]);
 }
+
+#[test]
+fn the_last_containers_are_listed_with_what_they_take_up() {
+    for who in Who::all() {
+        let s = TestStore::with_tools(who);
+        for (name, script) in [
+            ("small", "true"),
+            ("large", "head -c 3000000 /dev/urandom >/f"),
+        ] {
+            s.cmd(["run", "--name", name, "tools", "sh", "-c", script])
+                .ok();
+        }
+        let ps = |args: &[&str]| {
+            let list = s.cmd(["ps", "--format", "{{.Names}}"]).args(args).ok();
+            list.lines().map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert!(ps(&[]).is_empty());
+        assert_eq!(ps(&["-l"]), ["large"]);
+        assert_eq!(ps(&["-n", "2"]), ["large", "small"]);
+        assert_eq!(ps(&["--last", "1", "--filter", "name=small"]), ["small"]);
+        s.cmd(["ps", "-l", "-n", "2"])
+            .run()
+            .failed_clearly(2, &["--last"]);
+        let id = s.cmd(["ps", "-lq"]).ok();
+        let whole = s.cmd(["ps", "-lq", "--no-trunc"]).ok();
+        assert!(id.len() == 12 && whole.len() == 64 && whole.starts_with(&id));
+        // As JSON numbers, as docker's text, and as a column.
+        let told = crate::json(&s.cmd(["ps", "-as", "--format", "json"]).ok());
+        let number = |at: usize, name: &str| told[at][name].as_u64().expect(name);
+        let (large, small) = (number(0, "size_rw"), number(1, "size_rw"));
+        assert!((3_000_000..4_000_000).contains(&large), "{large}");
+        assert!(small < 1_000_000, "{small}");
+        let image = s.cmd(["images", "--format", "{{.SizeBytes}}"]).ok();
+        let image: u64 = image.parse().expect("a number");
+        assert_eq!(number(0, "size_root_fs"), image + large);
+        let without = crate::json(&s.cmd(["ps", "-a", "--format", "json"]).ok());
+        assert!(
+            without[0].get("size_rw").is_none(),
+            "only if it is asked for"
+        );
+        let size = s.cmd(["ps", "-l", "--format", "{{.Size}}"]).ok();
+        assert!(
+            size.starts_with("3.") && size.contains("MB (virtual "),
+            "{size}"
+        );
+        let table = s.cmd(["ps", "-ls"]).ok();
+        let head = table.lines().next().unwrap_or_default();
+        assert!(head.ends_with("SIZE") && table.contains(&size), "{table}");
+        assert!(!s.cmd(["ps", "-l"]).ok().contains("SIZE"));
+        let events = |args: &[&str]| {
+            s.cmd(["events", "--stream=false", "--filter", "event=create"])
+                .args(["--filter", "container=large", "--format", "{{.ID}}"])
+                .args(args)
+                .ok()
+        };
+        assert_eq!(events(&[]), whole);
+        assert_eq!(events(&["--no-trunc"]), whole);
+        assert_eq!(events(&["--no-trunc=false"]), id);
+        s.cmd(["rm", "small", "large"]).ok();
+    }
+}
