@@ -39,6 +39,7 @@ pub mod rmi;
 pub mod run;
 pub mod save;
 pub mod search;
+mod short_name;
 pub mod start;
 pub mod stop;
 pub mod store;

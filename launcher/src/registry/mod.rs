@@ -56,6 +56,7 @@ pub use pace::TooSlow;
 pub(crate) use partial::sweep;
 pub use referrers::Carried;
 pub use retry::Retry;
+pub use short_names::{Ask, Meant};
 pub use upload::How;
 
 /// Whether `blob`, which an image of the store names for its layer `diff_id`, was left at the registry
