@@ -254,6 +254,20 @@ fn short_names_follow_aliases_and_the_registries_that_are_searched() {
     cmd(&["pull", "some"])
         .run()
         .failed_clearly(1, &["short-name-mode", "localhost:1/some"]);
+    let here = [
+        "run",
+        "--rm",
+        "--pull",
+        "never",
+        "plain",
+        "cat",
+        "/etc/base",
+    ];
+    assert_eq!(
+        cmd(&here).ok(),
+        "from the image",
+        "one that is here is found"
+    );
     std::fs::write(conf.join("40-bad.conf"), "nonsense").expect("write");
     cmd(&["pull", "some"])
         .run()
