@@ -248,6 +248,11 @@ impl Steps {
         self.bars.suspend(|| self.out.note(text));
     }
 
+    /// Does `what` while no bar is shown.
+    pub fn pause<T>(&self, what: impl FnOnce() -> T) -> T {
+        self.bars.suspend(what)
+    }
+
     /// As [`Output::warn`].
     pub fn warn(&self, text: impl Display) {
         self.bars.suspend(|| self.out.warn(text));

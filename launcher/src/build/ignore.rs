@@ -101,7 +101,7 @@ fn clean(pattern: &str) -> String {
 }
 
 /// A pattern of Go's `filepath.Match`, with `**`.
-pub(super) fn matcher(pattern: &str) -> Result<GlobMatcher, String> {
+pub(crate) fn matcher(pattern: &str) -> Result<GlobMatcher, String> {
     // Braces are plain characters to docker.
     let plain: String = pattern.chars().fold(String::new(), |mut all, c| {
         if matches!(c, '{' | '}') {

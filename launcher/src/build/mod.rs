@@ -56,6 +56,7 @@ pub use prune::{CacheEntry, CacheKind, PruneOptions, Pruned, prune};
 pub use run::{Job, serve};
 
 pub(crate) use cache::{stacks as kept, sweep};
+pub(crate) use ignore::matcher as go_pattern;
 
 use crate::{
     container::{request::Network, root},

@@ -1,5 +1,6 @@
 //! `pellicle build`: an image from a Containerfile.
 
+mod keys;
 mod values;
 
 use std::{
@@ -53,6 +54,7 @@ const FILE_MAX: u64 = 2 << 20;
   pellicle build -f docker/Dockerfile --build-arg VERSION=2 --target test .
   pellicle build --secret id=token,src=$HOME/.token --network host -t app .
   pellicle build --ssh default --network host -t app .    RUN --mount=type=ssh has the ssh agent
+  pellicle build --ssh default=$HOME/.ssh/deploy_key --network host -t app .    or one with this key
   SOURCE_DATE_EPOCH=0 pellicle build -q -t app .          the same input gives the same digest
   pellicle build --output type=local,dest=out .           the files instead of an image
   pellicle build -t tools -f - . <Containerfile")]
@@ -69,8 +71,9 @@ pub struct BuildArgs {
     /// A file (or variable) that RUN --mount=type=secret shows and no layer has
     #[arg(long, value_name = "id=NAME[,src=FILE|,env=VARIABLE]")]
     pub secret: Vec<String>,
-    /// An ssh agent that RUN --mount=type=ssh leads to; without a socket that of $SSH_AUTH_SOCK
-    #[arg(long, value_name = "default|ID[=SOCKET]")]
+    /// An ssh agent that RUN --mount=type=ssh leads to: that of $SSH_AUTH_SOCK, that of a socket, or one for the
+    /// build alone with the keys of files (which needs OpenSSH's client)
+    #[arg(long, value_name = "default|ID[=SOCKET|=KEY[,KEY]]")]
     pub ssh: Vec<String>,
     /// The stage to build, by name or number [default: the last]
     #[arg(long, value_name = "STAGE")]
@@ -141,6 +144,7 @@ pub fn run(cx: &Context, args: BuildArgs) -> Result<ExitCode, CliError> {
     let tell = |text: std::fmt::Arguments<'_>| out.note(text);
     let cancel = interrupt::cancel_on_signals()?;
     let images = cx.images()?;
+    let agents = agents(&args.ssh)?;
     let bars = Bars::new(out);
     let access = || args.registry.access(cancel.clone());
     let find = |name: &str, platform: Option<&Platform>| {
@@ -156,7 +160,7 @@ pub fn run(cx: &Context, args: BuildArgs) -> Result<ExitCode, CliError> {
         context: args.context.clone().filter(|c| c != Path::new("-")),
         build_args: build_args(&args.build_arg)?,
         secrets: secrets(&args.secret)?,
-        agents: agents(&args.ssh)?,
+        agents: agents.sockets.clone(),
         target: args.target.clone(),
         labels: args.label.iter().map(|l| pair(l)).collect(),
         platform: args.platform.clone(),

@@ -11,11 +11,13 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{
+    filter::Filter,
     format::{Format, FormatArg},
     moment::moment,
 };
 use crate::{
     CliError, Context,
+    container::names,
     events::{Event, Follow, Kind},
     interrupt,
 };
@@ -45,6 +47,9 @@ pub struct EventsArgs {
     /// Go on waiting for events; without, all that are known are shown
     #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value_t = true, default_missing_value = "true")]
     pub stream: bool,
+    /// Whole ids; --no-trunc=false shortens them
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value_t = true, default_missing_value = "true")]
+    pub no_trunc: bool,
     /// How to print.
     #[command(flatten)]
     pub format: FormatArg,
@@ -80,7 +85,7 @@ pub fn run(cx: &Context, args: EventsArgs) -> Result<ExitCode, CliError> {
     let read = |e| CliError::failed("cannot read the events of the store").because(e);
     loop {
         for event in follow.more().map_err(read)?.iter().filter(|e| fits(e)) {
-            print(cx, &format, event)?;
+            print(cx, &format, event, args.no_trunc)?;
         }
         let over = deadline.is_some_and(|d| Instant::now() >= d);
         if !args.stream || over || cancel.is_cancelled() {
@@ -90,12 +95,22 @@ pub fn run(cx: &Context, args: EventsArgs) -> Result<ExitCode, CliError> {
     }
 }
 
-fn print(cx: &Context, format: &Format, event: &Event) -> Result<(), CliError> {
+/// JSON always has the whole id, as what reads it compares them.
+fn print(cx: &Context, format: &Format, event: &Event, whole: bool) -> Result<(), CliError> {
+    let id = match whole {
+        true => &event.id,
+        false => short(&event.id),
+    };
     match format {
-        Format::Table => cx.out.line(line(event)),
+        Format::Table => cx.out.line(line(event, id)),
         Format::Json => cx.out.line(as_docker(event)),
-        other => other.print(&cx.out, &[], &[fields(event)]),
+        other => other.print(&cx.out, &[], &[fields(event, id)]),
     }
+}
+
+/// The first 12 digits of a container's or an image's id.
+fn short(id: &str) -> &str {
+    names::short(id.strip_prefix("sha256:").unwrap_or(id))
 }
 
 fn time(event: &Event) -> String {
@@ -104,18 +119,17 @@ fn time(event: &Event) -> String {
         .unwrap_or_default()
 }
 
-fn line(event: &Event) -> String {
+fn line(event: &Event, id: &str) -> String {
     let attributes: Vec<String> = event
         .attributes
         .iter()
         .map(|(k, v)| format!("{k}={v}"))
         .collect();
     let text = format!(
-        "{} {} {} {} ({})",
+        "{} {} {} {id} ({})",
         time(event),
         event.kind.name(),
         event.action,
-        event.id,
         attributes.join(", ")
     );
     // A label may hold anything; it must not reach the terminal as control characters.
@@ -143,13 +157,13 @@ fn as_docker(event: &Event) -> Value {
 }
 
 /// Docker's and podman's names for templates.
-fn fields(event: &Event) -> Value {
+fn fields(event: &Event, id: &str) -> Value {
     let attribute = |name: &str| event.attributes.get(name).map_or("", String::as_str);
     json!({
         "Type": event.kind.name(),
         "Action": event.action,
         "Status": event.action,
-        "ID": event.id,
+        "ID": id,
         "From": attribute("image"),
         "Image": attribute("image"),
         "Name": attribute("name"),
@@ -179,17 +193,20 @@ impl Filters {
     fn parse(all: &[String]) -> Result<Self, CliError> {
         let mut filters = Self::default();
         for text in all {
-            let bad = |why: &str| CliError::usage(format!("--filter {text:?}: {why}"));
-            let (key, value) = text.split_once('=').ok_or_else(|| bad("give KEY=VALUE"))?;
-            let key = match key {
+            let filter = Filter::read(text)?;
+            let key = match filter.key {
                 "type" => Key::Type,
                 "event" => Key::Event,
                 "container" => Key::Container,
                 "image" => Key::Image,
                 "label" => Key::Label,
-                _ => return Err(bad("the keys are type, event, container, image and label")),
+                _ => return Err(filter.bad("the keys are type, event, container, image and label")),
             };
-            filters.0.entry(key).or_default().push(value.to_owned());
+            filters
+                .0
+                .entry(key)
+                .or_default()
+                .push(filter.value.to_owned());
         }
         Ok(filters)
     }
@@ -276,8 +293,13 @@ mod tests {
     fn a_line_has_time_kind_action_and_attributes_and_no_control_characters() {
         let e = event(Kind::Image, "pull", &[("name", "x\u{1b}[2J")]);
         assert_eq!(
-            line(&e),
+            line(&e, &e.id),
             "2023-11-14T22:13:20.000000001Z image pull c0ffee (name=x?[2J)"
+        );
+        let id = format!("sha256:{}", "0123456789abcdef".repeat(4));
+        assert_eq!(
+            (short(&id), short(&id[7..])),
+            ("0123456789ab", "0123456789ab")
         );
         assert_eq!(as_docker(&e)["timeNano"], 1_700_000_000_000_000_001_i64);
     }

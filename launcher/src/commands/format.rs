@@ -35,6 +35,17 @@ impl FormatArg {
     pub fn parse(&self) -> Result<Format, CliError> {
         Format::parse(self.text.as_deref())
     }
+
+    /// Whether a template is asked for that looks at `field`.
+    pub fn looks_at(&self, field: &str) -> bool {
+        let text = self.text.as_deref().unwrap_or_default();
+        text.split("{{").skip(1).any(|action| {
+            let words = action.split("}}").next().unwrap_or_default();
+            words
+                .split(|c: char| !(c == '.' || c.is_alphanumeric()))
+                .any(|word| word.strip_prefix('.') == Some(field))
+        })
+    }
 }
 
 impl FormatOneArg {
@@ -232,6 +243,16 @@ mod tests {
         for bad in ["{{.ID", "{{ID}}", "{{range .}}", "jsn"] {
             assert_eq!(parse(bad).unwrap_err().exit_code(), Some(125), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_template_looks_at_the_fields_that_it_names() {
+        let looks = |text: &str| {
+            let text = Some(text.to_owned());
+            FormatArg { text }.looks_at("Size")
+        };
+        assert!(looks("{{.ID}} {{.Size}}") && looks("table {{upper .Size}}"));
+        assert!(!looks(".Size {{.ID}} .Size") && !looks("{{.SizeRw}}") && !looks("json"));
     }
 
     #[test]

@@ -1,15 +1,19 @@
 //! `pellicle images`: what there is.
 
+mod filter;
+
 use std::process::ExitCode;
 
 use clap::Args;
+use filter::Filters;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::{
     CliError, Context,
     commands::format::{Format, FormatArg},
     image::{Image, Reference},
-    output,
+    output, registry,
 };
 
 /// List images
@@ -20,11 +24,17 @@ use crate::{
 #[command(after_help = "Examples:
   pellicle images
   pellicle images -q debian                        ids only, of one repository
+  pellicle images --filter dangling=true           those that lost their name
+  pellicle images -f 'reference=web*' -f label=stage=test -f before=web:2
   pellicle images --format '{{.Repository}}:{{.Tag}} {{.Size}}'
   pellicle images --format json --no-trunc")]
 pub struct ImagesArgs {
     /// Only images of this name: NAME or NAME:TAG
     pub name: Option<String>,
+    /// Only those: dangling=BOOL, reference=PATTERN, label=KEY[=VALUE], label!=KEY, before=IMAGE, since=IMAGE,
+    /// until=TIME; of several references any fits
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    pub filter: Vec<String>,
     /// Taken for docker's sake: all images are listed anyway
     #[arg(short, long)]
     pub all: bool,
@@ -45,7 +55,7 @@ pub struct ImagesArgs {
 /// Runs the command.
 ///
 /// # Errors
-/// If the list cannot be read; a damaged image is warned of and left out.
+/// If the list cannot be read, or a filter makes no sense; a damaged image is warned of and left out.
 pub fn run(cx: &Context, args: ImagesArgs) -> Result<ExitCode, CliError> {
     let format = args.format.parse()?;
     let wanted: Option<Reference> = args.name.as_deref().map(str::parse).transpose()?;
@@ -54,6 +64,11 @@ pub fn run(cx: &Context, args: ImagesArgs) -> Result<ExitCode, CliError> {
         .as_deref()
         .is_some_and(|n| n.rsplit('/').next().is_some_and(|l| l.contains(':')));
     let images = cx.images()?;
+    let filters = Filters::parse(&args.filter, &images, Timestamp::now())?;
+    let pulled = match args.filter.is_empty() {
+        true => Default::default(),
+        false => registry::pulled_names(images.store()),
+    };
     let mut rows: Vec<Value> = Vec::new();
     for record in images.records()? {
         let id = record.id;
@@ -67,7 +82,9 @@ pub fn run(cx: &Context, args: ImagesArgs) -> Result<ExitCode, CliError> {
                 continue;
             }
         };
-        rows.extend(rows_of(&image, &args, wanted.as_ref(), with_tag));
+        if filters.take(&image, pulled.contains_key(&image.manifest)) {
+            rows.extend(rows_of(&image, &args, &filters, wanted.as_ref(), with_tag));
+        }
     }
     if args.quiet {
         let mut seen = std::collections::BTreeSet::new();
@@ -99,6 +116,7 @@ fn print(cx: &Context, format: &Format, rows: Vec<Value>, digests: bool) -> Resu
 fn rows_of(
     image: &Image,
     args: &ImagesArgs,
+    filters: &Filters,
     wanted: Option<&Reference>,
     with_tag: bool,
 ) -> Vec<Value> {
@@ -117,7 +135,7 @@ fn rows_of(
         })
     };
     if image.names.is_empty() {
-        return if wanted.is_some() {
+        return if wanted.is_some() || filters.by_name() {
             Vec::new()
         } else {
             vec![row("<none>".to_owned(), "<none>".to_owned())]
@@ -127,6 +145,7 @@ fn rows_of(
         .names
         .iter()
         .filter_map(|name| name.parse::<Reference>().ok())
+        .filter(|name| filters.take_name(name))
         .filter(|name| {
             wanted.is_none_or(|w| {
                 let same = w.repository() == name.repository()

@@ -62,9 +62,10 @@ pub struct ImagePruneArgs {
     /// Also those with names that no container stands on
     #[arg(short, long)]
     pub all: bool,
-    /// Which of them.
-    #[command(flatten)]
-    pub filter: FilterArg,
+    /// Only what is older (until=24h, until=2026-01-31), has or has not a label (label=KEY[=VALUE], label!=KEY),
+    /// or has no name (dangling=true); dangling=false is -a
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub filter: Vec<String>,
     /// How.
     #[command(flatten)]
     pub prune: PruneArgs,
@@ -129,14 +130,23 @@ pub struct SystemPruneArgs {
 /// # Errors
 /// If the list or the store cannot be changed, or nobody can be asked.
 pub fn images(cx: &Context, args: &ImagePruneArgs) -> Result<ExitCode, CliError> {
-    let filters = Filters::parse(&args.filter.filter, Timestamp::now())?;
-    let what = match args.all {
+    let filters = Filters::of_images(&args.filter, Timestamp::now())?;
+    let all = match filters.dangling() {
+        Some(true) if args.all => {
+            return Err(CliError::usage(
+                "-a is for images with names, too, and dangling=true for those without",
+            )
+            .with_hint("give one of them"));
+        }
+        dangling => args.all || dangling == Some(false),
+    };
+    let what = match all {
         true => "all images that no container stands on",
         false => "all images without a name",
     };
     args.prune.ask(what)?;
     let job = Job {
-        images: Some(args.all),
+        images: Some(all),
         ..Job::default()
     };
     job.run(cx, &filters, args.prune.dry_run)

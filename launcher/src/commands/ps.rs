@@ -1,10 +1,15 @@
 //! `pellicle ps`: the containers.
 
+mod filter;
+mod size;
+
 use std::process::ExitCode;
 
 use clap::Args;
+use filter::Wanted;
 use serde::Serialize;
 use serde_json::{Value, json};
+use size::{Size, Sizes};
 
 use super::{
     containers,
@@ -22,11 +27,14 @@ use crate::{
 
 /// List containers
 ///
-/// Those that run, or all with -a.
+/// Those that run, or all with -a. With -s, SIZE is what the writable layer takes up on the host, and `virtual`
+/// that with all file contents of the image.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   pellicle ps -a
   pellicle ps -q --filter label=app=web
+  pellicle ps -l --no-trunc                        the last one that was made
+  pellicle ps -as                                  with what each takes up
   pellicle ps --format 'table {{.Names}}\t{{.Status}}'
   pellicle ps -a --filter status=exited --format json")]
 pub struct PsArgs {
@@ -42,7 +50,16 @@ pub struct PsArgs {
     /// Do not shorten ids and commands
     #[arg(long)]
     pub no_trunc: bool,
-    /// Only those with this status, name, id, ancestor (image), label or exited (code)
+    /// The last N that were made, whether they run or not
+    #[arg(short = 'n', long, value_name = "N", conflicts_with = "latest")]
+    pub last: Option<usize>,
+    /// The last one that was made, whether it runs or not
+    #[arg(short, long)]
+    pub latest: bool,
+    /// Also what they take up
+    #[arg(short, long)]
+    pub size: bool,
+    /// Only those with this status, name, id, ancestor (image), label, exited (code), or without one (label!)
     #[arg(short, long, value_name = "KEY=VALUE")]
     pub filter: Vec<String>,
 }
@@ -66,6 +83,8 @@ struct Row {
     image_id: String,
     #[serde(skip)]
     network: &'static str,
+    #[serde(flatten)]
+    size: Option<Size>,
 }
 
 /// Runs the command.
@@ -79,19 +98,24 @@ pub fn run(cx: &Context, args: PsArgs) -> Result<ExitCode, CliError> {
     let filters = args
         .filter
         .iter()
-        .map(|f| Filter::parse(f))
+        .map(|f| Wanted::parse(f))
         .collect::<Result<Vec<_>, _>>()?;
-    let all = args.all
-        || filters
-            .iter()
-            .any(|f| matches!(f, Filter::Status(_) | Filter::Exited(_)));
-    let rows: Vec<Row> = registry
+    let last = args.last.or(args.latest.then_some(1));
+    let all = args.all || last.is_some() || filters.iter().any(Wanted::of_any_status);
+    let mut rows: Vec<Row> = registry
         .list()?
         .into_iter()
         .map(row)
         .filter(|r| all || r.status == "running" || r.status == "damaged")
         .filter(|r| filters.iter().all(|f| f.takes(r)))
+        .take(last.unwrap_or(usize::MAX))
         .collect();
+    if (args.size || args.format.looks_at("Size")) && !args.quiet {
+        let sizes = Sizes::of(cx, &registry)?;
+        for row in &mut rows {
+            row.size = Some(sizes.size(&row.id, &row.image_id));
+        }
+    }
     let id = |row: &Row| match args.no_trunc {
         true => row.id.clone(),
         false => names::short(&row.id).to_owned(),
@@ -112,7 +136,7 @@ pub fn run(cx: &Context, args: PsArgs) -> Result<ExitCode, CliError> {
         .iter()
         .map(|row| fields(row, id(row), args.no_trunc))
         .collect();
-    let columns = [
+    let mut columns = vec![
         ("CONTAINER ID", "ID"),
         ("IMAGE", "Image"),
         ("COMMAND", "Command"),
@@ -120,6 +144,9 @@ pub fn run(cx: &Context, args: PsArgs) -> Result<ExitCode, CliError> {
         ("STATUS", "Status"),
         ("NAMES", "Names"),
     ];
+    if args.size {
+        columns.push(("SIZE", "Size"));
+    }
     format.print(&cx.out, &columns, &shown)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -127,7 +154,7 @@ pub fn run(cx: &Context, args: PsArgs) -> Result<ExitCode, CliError> {
 /// A container with docker's names of fields.
 fn fields(row: &Row, id: String, whole: bool) -> Value {
     let labels: Vec<String> = row.labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
-    json!({
+    let mut told = json!({
         "ID": id,
         "Image": row.image,
         "ImageID": row.image_id,
@@ -143,7 +170,11 @@ fn fields(row: &Row, id: String, whole: bool) -> Value {
         "Pid": row.pid,
         "Ports": "",
         "Networks": row.network,
-    })
+    });
+    if let (Some(size), Some(told)) = (row.size, told.as_object_mut()) {
+        told.insert("Size".to_owned(), size.shown().into());
+    }
+    told
 }
 
 fn row(listed: Listed) -> Row {
@@ -164,6 +195,7 @@ fn row(listed: Listed) -> Row {
             labels: Default::default(),
             image_id: String::new(),
             network: "",
+            size: None,
         },
     }
 }
@@ -193,6 +225,7 @@ fn known(state: State) -> Row {
         } else {
             "none"
         },
+        size: None,
     }
 }
 
@@ -228,53 +261,5 @@ fn status(row: &Row) -> String {
         ),
         "damaged" => "Damaged".to_owned(),
         _ => "Created".to_owned(),
-    }
-}
-
-enum Filter {
-    Status(String),
-    Exited(i32),
-    Name(String),
-    Id(String),
-    Image(String),
-    Label(String, Option<String>),
-}
-
-impl Filter {
-    fn parse(text: &str) -> Result<Self, CliError> {
-        let bad = |why: &str| CliError::usage(format!("--filter {text:?}: {why}"));
-        let (key, value) = text.split_once('=').ok_or_else(|| bad("give KEY=VALUE"))?;
-        let value = value.to_owned();
-        Ok(match key {
-            "status" => match value.as_str() {
-                "created" | "running" | "exited" | "damaged" => Self::Status(value),
-                _ => return Err(bad("status is created, running, exited or damaged")),
-            },
-            "exited" => Self::Exited(value.parse().map_err(|_| bad("give an exit code"))?),
-            "name" => Self::Name(value),
-            "id" => Self::Id(value),
-            "ancestor" => Self::Image(value),
-            "label" => match value.split_once('=') {
-                Some((k, v)) => Self::Label(k.to_owned(), Some(v.to_owned())),
-                None => Self::Label(value, None),
-            },
-            _ => {
-                return Err(bad(
-                    "the keys are status, exited, name, id, ancestor and label",
-                ));
-            }
-        })
-    }
-
-    fn takes(&self, row: &Row) -> bool {
-        match self {
-            Self::Status(status) => row.status == *status,
-            Self::Exited(code) => row.status == "exited" && row.exit_code == Some(*code),
-            Self::Name(part) => row.name.contains(part.as_str()),
-            Self::Id(start) => row.id.starts_with(start.as_str()),
-            Self::Image(image) => row.image == *image,
-            Self::Label(key, None) => row.labels.contains_key(key),
-            Self::Label(key, Some(value)) => row.labels.get(key) == Some(value),
-        }
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     interrupt,
     registry::{
         Access, Carried,
-        pull::{Pulled, Wanted, pull_named, tags},
+        pull::{Pulled, Wanted, meant, pull_named, tags},
     },
 };
 
@@ -26,8 +26,10 @@ use crate::{
 /// is right; after an interruption the same command goes on with the layers that are missing.
 ///
 /// A name without a registry is one of docker.io: `debian` is docker.io/library/debian:latest.
-/// registries.conf is followed (locations, mirrors, insecure registries), and so are HTTPS_PROXY,
-/// HTTP_PROXY and NO_PROXY. A registry on this machine may speak plain HTTP.
+/// registries.conf is followed (locations, mirrors, insecure registries, short names), and so are HTTPS_PROXY,
+/// HTTP_PROXY and NO_PROXY. Where it has several registries for short names, a person at a terminal is asked
+/// which is meant, and the answer is noted in ~/.cache/containers/short-name-aliases.conf, as podman does it;
+/// short-name-mode says what happens without a terminal. A registry on this machine may speak plain HTTP.
 /// PELLICLE_REGISTRY_TIMEOUT says how many seconds nothing may come before a connection counts as dead
 /// (60).
 #[derive(Args, Debug)]
@@ -88,7 +90,7 @@ pub fn run(cx: &Context, args: PullArgs) -> Result<ExitCode, CliError> {
         referrers: args.referrers,
     };
     let froms = match args.all_tags {
-        true => all_tags(&access, froms)?,
+        true => all_tags(&access, froms, &show)?,
         false => froms,
     };
     for from in &froms {
@@ -138,15 +140,15 @@ impl From {
 }
 
 /// A name for each tag of the repositories.
-fn all_tags(access: &Access, froms: Vec<From>) -> Result<Vec<From>, CliError> {
+fn all_tags(access: &Access, froms: Vec<From>, show: &Bars) -> Result<Vec<From>, CliError> {
     let mut all = Vec::new();
     for from in froms {
         let From::Registry(name) = from else {
             return Err(CliError::usage("--all-tags is for registries"));
         };
         let bad = |e| clearly(e).context(format!("cannot list the tags of {name}"));
-        let candidates = access.registries.candidates(&name).map_err(bad)?;
-        let Some(reference) = candidates.first() else {
+        let meant = meant(access, &name, show).map_err(bad)?;
+        let Some(reference) = meant.all.first() else {
             continue;
         };
         if name.contains('@') || reference.tag() != Some("latest") || name.ends_with(":latest") {
@@ -162,6 +164,7 @@ fn all_tags(access: &Access, froms: Vec<From>) -> Result<Vec<From>, CliError> {
             named.parse::<Reference>()?;
             all.push(From::Registry(named));
         }
+        meant.note().map_err(bad)?;
     }
     Ok(all)
 }

@@ -2,25 +2,25 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::{
     image_arg,
     import::image_name,
-    pull::{PullFormat, carried},
+    pull::carried,
     push_file,
     registry_args::{Bars, TransferArgs, clearly},
 };
 use crate::{
     CliError, Context,
     events::{self, Event},
-    image::{FileLocation, Location, Reference},
+    image::{FileKind, FileLocation, Location, Reference},
     interrupt,
     registry::{
-        Compression, CompressionFormat, How,
+        Compression, CompressionFormat, How, ManifestFormat,
         layout::Ship,
-        push::{Pushed, push},
+        push::{PushOptions, Pushed, push},
     },
 };
 
@@ -38,6 +38,7 @@ use crate::{
   pellicle push quay.io/user/tool:1.0
   pellicle push tool:1.0 oci:DIR:1.0              for skopeo, umoci and others
   pellicle push tool:1.0 registry.lan:5000/tool:1.0
+  pellicle push --format v2s2 tool registry.lan:5000/tool    for what reads docker's manifests alone
   pellicle push --compression-format zstd --digestfile digest tool docker://localhost:5000/tool")]
 pub struct PushArgs {
     /// How to compress layers that are not compressed
@@ -55,9 +56,10 @@ pub struct PushArgs {
     /// Print nothing but the digest
     #[arg(short, long)]
     pub quiet: bool,
-    /// How to print what was pushed
-    #[arg(long, value_enum, default_value_t)]
-    pub format: PullFormat,
+    /// What the manifest is written as (oci, v2s2), if not as it is; or how to print what was pushed (id, json).
+    /// May be given for both
+    #[arg(short, long, value_enum, value_name = "FORMAT")]
+    pub format: Vec<PushFormat>,
     /// Name or id of the image
     pub image: String,
     /// Where to push it, if not under its own name: [docker://]NAME, oci:DIR:TAG, oci-archive:FILE:TAG or docker-archive:FILE:NAME
@@ -66,6 +68,36 @@ pub struct PushArgs {
     /// How the registry is reached.
     #[command(flatten)]
     pub transfer: TransferArgs,
+}
+
+/// What `--format` takes: podman's forms of manifests, and how to print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PushFormat {
+    /// Print the digest (the default)
+    Id,
+    /// Print one JSON object: the image and its blobs
+    Json,
+    /// A manifest of OCI's form
+    Oci,
+    /// A manifest of docker's form (version 2, schema 2)
+    #[value(alias = "docker")]
+    V2s2,
+}
+
+impl PushArgs {
+    /// What the manifest is to be, if that was said.
+    fn manifest(&self) -> Option<ManifestFormat> {
+        self.format.iter().rev().find_map(|format| match format {
+            PushFormat::Oci => Some(ManifestFormat::Oci),
+            PushFormat::V2s2 => Some(ManifestFormat::V2s2),
+            PushFormat::Id | PushFormat::Json => None,
+        })
+    }
+
+    fn as_json(&self) -> bool {
+        let printed = |f: &&PushFormat| matches!(f, PushFormat::Id | PushFormat::Json);
+        self.format.iter().rfind(printed) == Some(&PushFormat::Json)
+    }
 }
 
 const NAME_IT: &str = "give the destination, too: pellicle push IMAGE REGISTRY/NAME:TAG";
@@ -98,6 +130,8 @@ pub fn run(cx: &Context, args: PushArgs) -> Result<ExitCode, CliError> {
         return Err(CliError::usage("--referrers is for registries")
             .with_hint("`skopeo copy` or `oras copy` carry them from a registry into a layout"));
     }
+    let format = args.manifest();
+    check_format(&to, format, args.compression_format)?;
     let image = image_arg::open(cx, &images, &args.image)?;
     let access = args.transfer.access(interrupt::cancel_on_signals()?)?;
     let show = Bars::new(out);
@@ -107,8 +141,11 @@ pub fn run(cx: &Context, args: PushArgs) -> Result<ExitCode, CliError> {
             &access,
             &image,
             to,
-            compression,
-            args.referrers,
+            PushOptions {
+                compression,
+                format,
+                referrers: args.referrers,
+            },
             &show,
         )
         .map_err(|e| clearly(e).context(format!("cannot push {}", to.familiar())))?,
@@ -118,6 +155,7 @@ pub fn run(cx: &Context, args: PushArgs) -> Result<ExitCode, CliError> {
             at,
             &Ship {
                 compression,
+                format,
                 tag: None,
                 cancel: &access.cancel,
                 show: &show,
@@ -133,9 +171,9 @@ pub fn run(cx: &Context, args: PushArgs) -> Result<ExitCode, CliError> {
         std::fs::write(path, pushed.digest.to_string())
             .map_err(|e| CliError::failed(format!("cannot write {}", path.display())).because(e))?;
     }
-    match args.format {
-        PullFormat::Id => cx.out.line(pushed.digest)?,
-        PullFormat::Json => cx.out.line(told(&to, &pushed))?,
+    match args.as_json() {
+        false => cx.out.line(pushed.digest)?,
+        true => cx.out.line(told(&to, &pushed))?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -144,6 +182,33 @@ pub fn run(cx: &Context, args: PushArgs) -> Result<ExitCode, CliError> {
 enum To {
     Registry(Reference),
     File(FileLocation),
+}
+
+/// Refuses a form of manifest that cannot be where it is to go, or have such layers.
+fn check_format(
+    to: &To,
+    format: Option<ManifestFormat>,
+    compression: CompressionFormat,
+) -> Result<(), CliError> {
+    let kind = match to {
+        To::Registry(_) => None,
+        To::File(at) => Some(at.kind),
+    };
+    match (format, kind) {
+        (Some(ManifestFormat::V2s2), Some(FileKind::Oci | FileKind::OciArchive)) => {
+            Err(CliError::usage("an OCI layout has manifests of OCI's form")
+                .with_hint("push to docker-archive:FILE, or `pellicle save --format docker-dir`"))
+        }
+        (Some(ManifestFormat::Oci), Some(FileKind::DockerArchive)) => Err(CliError::usage(
+            "a docker-archive has a list of docker's, and no manifest of OCI's form",
+        )
+        .with_hint("push to oci:DIR or oci-archive:FILE")),
+        (Some(ManifestFormat::V2s2), None) if compression == CompressionFormat::Zstd => {
+            Err(CliError::usage("docker's manifests know no layers of zstd")
+                .with_hint("take --compression-format zstd out, or push with --format oci"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The image's own name as a destination.

@@ -1,16 +1,18 @@
 //! Options of the commands that speak to registries, and how they show what moves.
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use clap::Args;
+use parking_lot::Mutex;
 use pellicle_store::{
     Digest,
     import::{Cancel, Progress},
 };
 
+use super::short_name::ask;
 use crate::{
     CliError, Output,
-    image::short_id,
+    image::{Reference, short_id},
     output::{Step, Steps, bytes},
     registry::{
         Access, Credentials, Registries, RegistryError, Retry, Source,
@@ -174,11 +176,18 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// Shows blobs on their way: a bar each on a terminal, a line each when it is there.
-pub(super) struct Bars(Steps);
+pub(super) struct Bars {
+    steps: Steps,
+    /// What short names were said to mean.
+    chosen: Mutex<BTreeMap<String, Reference>>,
+}
 
 impl Bars {
     pub(super) fn new(out: Output) -> Self {
-        Self(out.steps())
+        Self {
+            steps: out.steps(),
+            chosen: Mutex::default(),
+        }
     }
 }
 
@@ -186,18 +195,36 @@ impl Show for Bars {
     fn begin(&self, blob: &Digest, size: u64) -> Box<dyn Shown + '_> {
         let total = Some(size).filter(|s| *s > 0);
         Box::new(Bar(
-            self.0.step(format!("blob {}", short_id(blob)), total),
+            self.steps.step(format!("blob {}", short_id(blob)), total),
             size,
         ))
     }
 
     fn skip(&self, blob: &Digest, size: u64, why: &str) {
-        self.0
+        self.steps
             .note(format!("blob {}: {why}, {}", short_id(blob), bytes(size)));
     }
 
     fn warn(&self, text: &str) {
-        self.0.warn(text);
+        self.steps.warn(text);
+    }
+
+    /// One question at a time, and none twice: stages of a build ask from several threads.
+    fn choose(
+        &self,
+        short: &str,
+        among: &[Reference],
+        cancel: &Cancel,
+    ) -> Result<Option<Reference>, RegistryError> {
+        let mut chosen = self.chosen.lock();
+        if let Some(known) = chosen.get(short) {
+            return Ok(Some(known.clone()));
+        }
+        let answer = self.steps.pause(|| ask(short, among, cancel))?;
+        if let Some(name) = &answer {
+            chosen.insert(short.to_owned(), name.clone());
+        }
+        Ok(answer)
     }
 }
 

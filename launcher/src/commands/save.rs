@@ -14,7 +14,7 @@ use crate::{
     events::{self, Event},
     image::{
         Image, Images, Reference,
-        save::{SaveError, SaveFormat, Saved, save_archive, save_directory},
+        save::{SaveError, SaveFormat, Saved, save_archive, save_directory, save_docker_directory},
     },
     interrupt,
 };
@@ -28,6 +28,7 @@ use crate::{
   pellicle save debian:12 | docker load
   pellicle save -o images.tar web:1 worker:1
   pellicle save --format oci-archive -o web.oci.tar web:1
+  pellicle save --format docker-dir -o web web:1 && skopeo inspect dir:web
   pellicle save --format oci-dir -o web web:1 && skopeo copy oci:web docker://registry/web:1")]
 pub struct SaveArgs {
     /// Write to a file (or directory) instead of standard output
@@ -39,6 +40,9 @@ pub struct SaveArgs {
     /// Print nothing
     #[arg(short, long)]
     pub quiet: bool,
+    /// Accepted for podman's sake: several images go into one archive anyway
+    #[arg(short, long, hide = true)]
+    pub multi_image_archive: bool,
     /// Names or ids of images
     #[arg(required = true, value_name = "IMAGE")]
     pub images: Vec<String>,
@@ -59,7 +63,7 @@ pub fn run(cx: &Context, args: SaveArgs) -> Result<ExitCode, CliError> {
         cancel,
         progress: &step,
     };
-    if args.format == SaveFormat::OciDir {
+    if matches!(args.format, SaveFormat::OciDir | SaveFormat::DockerDir) {
         save_as_directory(&images, &saved, &args, &watch)?;
     } else {
         let mut file = OutFile::new(args.output.as_deref(), "an archive of images")?;
@@ -95,6 +99,14 @@ fn save_as_directory(
                 .with_hint("give its name with -o DIR"),
         );
     };
+    let one = match (args.format, saved) {
+        (SaveFormat::DockerDir, [one]) => Some(one),
+        (SaveFormat::DockerDir, _) => {
+            return Err(CliError::usage("a docker-dir holds one image")
+                .with_hint("save each into a directory of its own, or use --format oci-dir"));
+        }
+        _ => None,
+    };
     let fail = |e| CliError::failed(format!("cannot make {}", to.display())).because(e);
     // An empty directory is taken the place of, as rename(2) does.
     if fs::symlink_metadata(to).is_ok_and(|m| !m.is_dir())
@@ -111,7 +123,11 @@ fn save_as_directory(
         .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777))
         .tempdir_in(parent.unwrap_or(std::path::Path::new(".")))
         .map_err(fail)?;
-    save_directory(images, saved, made.path(), watch).map_err(clearly)?;
+    match one {
+        Some(one) => save_docker_directory(images, &one.image, made.path(), watch),
+        None => save_directory(images, saved, made.path(), watch),
+    }
+    .map_err(clearly)?;
     fs::rename(made.path(), to).map_err(fail)?;
     // There is nothing left under the old name.
     let _ = made.keep();

@@ -6,6 +6,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::{
+    filter::Filter,
     format::FormatArg,
     registry_args::{TransferArgs, clearly},
 };
@@ -65,7 +66,7 @@ pub fn run(cx: &Context, args: SearchArgs) -> Result<ExitCode, CliError> {
     let filters = args
         .filter
         .iter()
-        .map(|f| Filter::parse(f))
+        .map(|f| Wanted::parse(f))
         .collect::<Result<Vec<_>, _>>()?;
     let access = args.transfer.access(interrupt::cancel_on_signals()?)?;
     let limit = usize::from(args.limit);
@@ -120,22 +121,26 @@ fn row(hit: &Hit, whole: bool) -> Value {
     })
 }
 
-enum Filter {
+enum Wanted {
     Stars(u64),
     Official(bool),
     Automated(bool),
 }
 
-impl Filter {
+impl Wanted {
     fn parse(text: &str) -> Result<Self, CliError> {
-        let bad = |why: &str| CliError::usage(format!("--filter {text:?}: {why}"));
-        let (key, value) = text.split_once('=').ok_or_else(|| bad("give KEY=VALUE"))?;
-        let yes = || value.parse().map_err(|_| bad("give true or false"));
-        Ok(match key {
-            "stars" => Self::Stars(value.parse().map_err(|_| bad("give a number"))?),
-            "is-official" => Self::Official(yes()?),
-            "is-automated" => Self::Automated(yes()?),
-            _ => return Err(bad("the keys are stars, is-official and is-automated")),
+        let filter = Filter::read(text)?;
+        let number = || {
+            filter
+                .value
+                .parse()
+                .map_err(|_| filter.bad("give a number"))
+        };
+        Ok(match filter.key {
+            "stars" => Self::Stars(number()?),
+            "is-official" => Self::Official(filter.boolean()?),
+            "is-automated" => Self::Automated(filter.boolean()?),
+            _ => return Err(filter.bad("the keys are stars, is-official and is-automated")),
         })
     }
 

@@ -7,6 +7,8 @@
 //! a registry, because its layer was here already, is replaced by the layer's plain archive, in the
 //! manifest, too.
 
+mod docker_dir;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File},
@@ -28,6 +30,8 @@ use super::{
     parse_manifest,
 };
 
+pub use docker_dir::save_docker_directory;
+
 /// Bytes copied at a time.
 const BUFFER: usize = 256 << 10;
 
@@ -41,6 +45,8 @@ pub enum SaveFormat {
     OciArchive,
     /// An OCI layout as a directory
     OciDir,
+    /// One image as a directory with a manifest of docker's form, which skopeo and podman call dir:
+    DockerDir,
 }
 
 /// An image and the names it is to have.
@@ -68,6 +74,14 @@ pub enum SaveError {
         id: Digest,
         /// What is wrong.
         detail: String,
+    },
+    /// An image cannot have the form that was asked for.
+    #[error("the image {id} cannot be written so: {why}; use another --format")]
+    Unfit {
+        /// The digest of its manifest.
+        id: Digest,
+        /// What keeps it from that.
+        why: String,
     },
     /// The host failed.
     #[error("cannot write {}", path.display())]
@@ -260,7 +274,7 @@ fn save(
                 out.write_all(text).map_err(refused)
             })?;
         } else {
-            write_blob(images.store(), &id, size, members, watch)?;
+            write_blob(images.store(), &id, size, &member_of(&id), members, watch)?;
         }
     }
     Ok(())
@@ -304,15 +318,16 @@ fn document(members: &mut dyn Members, name: &str, value: &Value) -> Result<(), 
     })
 }
 
-/// Writes blob `id` of `size` bytes, checking both.
+/// Writes blob `id` of `size` bytes as `name`, checking both.
 fn write_blob(
     store: &Store,
     id: &Digest,
     size: u64,
+    name: &str,
     members: &mut dyn Members,
     watch: &Watch<'_>,
 ) -> Result<(), SaveError> {
-    members.file(&member_of(id), size, &mut |out| {
+    members.file(name, size, &mut |out| {
         let mut checked = Checked {
             out,
             hash: Hasher::default(),

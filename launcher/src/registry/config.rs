@@ -28,12 +28,12 @@ pub struct Registries {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum ShortNames {
-    /// Only where there is one.
+    /// Where the person at the terminal chooses, or nowhere.
     Enforcing,
-    /// In one after the other.
+    /// Where the person at the terminal chooses, else in one after the other.
     #[default]
     Permissive,
-    /// The same.
+    /// In one after the other.
     Disabled,
 }
 

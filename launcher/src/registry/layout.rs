@@ -19,12 +19,12 @@ use pellicle_store::{
 use serde_json::{Value, json};
 
 use super::{
-    Compression, RegistryError, at_once,
+    Compression, ManifestFormat, RegistryError, at_once,
     compress::with_archive,
     known::Known,
     media_type,
     pull::Show,
-    push::{Piece, Pushed, PushedBlob, pieces, with_made},
+    push::{Piece, Pushed, PushedBlob, pieces, with_made, written_as},
     upload::How,
 };
 use crate::image::{Image, Images, load::REF_NAME};
@@ -37,6 +37,8 @@ const INDEX_MAX: u64 = 4 << 20;
 pub struct Ship<'a> {
     /// How layers are compressed that are not compressed.
     pub compression: Compression,
+    /// What the manifest is written as, if not as it is.
+    pub format: Option<ManifestFormat>,
     /// The tag it gets there.
     pub tag: Option<&'a str>,
     /// A request to stop.
@@ -71,6 +73,7 @@ pub fn push_to_layout(
     let kind = media_type::of(&text).unwrap_or_else(|| media_type::MANIFESTS[0].to_owned());
     let made: Vec<_> = pieces.iter().zip(&blobs).map(|(p, b)| (*p, *b)).collect();
     let manifest = with_made(&text, &kind, &made, ship.compression)?;
+    let (manifest, kind) = written_as(&manifest, ship.format)?;
     let (digest, size) = layout.add(&mut manifest.as_slice(), &())?;
     ship.cancel.check().map_err(|_| RegistryError::Cancelled)?;
     let descriptor = json!({"mediaType": kind, "digest": digest.to_string(), "size": size});

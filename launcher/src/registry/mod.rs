@@ -22,6 +22,7 @@ mod layers;
 pub mod layout;
 mod lists;
 pub mod login;
+mod manifest_format;
 pub(crate) mod media_type;
 mod pace;
 mod partial;
@@ -52,10 +53,12 @@ pub use credentials::{Credentials, Secret, Source, login_file};
 pub use download::{Download, download};
 pub use error::{RegistryError, TransportError};
 pub use lists::Found;
+pub use manifest_format::ManifestFormat;
 pub use pace::TooSlow;
 pub(crate) use partial::sweep;
 pub use referrers::Carried;
 pub use retry::Retry;
+pub use short_names::{Ask, Meant};
 pub use upload::How;
 
 /// Whether `blob`, which an image of the store names for its layer `diff_id`, was left at the registry

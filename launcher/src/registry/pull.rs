@@ -1,6 +1,9 @@
 //! Images from registries into the store.
 
-use pellicle_store::{Digest, import::Progress};
+use pellicle_store::{
+    Digest,
+    import::{Cancel, Progress},
+};
 
 use super::{
     Access, Client, RegistryError, Source,
@@ -8,6 +11,7 @@ use super::{
     known::Known,
     layers,
     referrers::{self, Carried},
+    short_names::Meant,
 };
 use crate::events::{self, Event};
 use crate::image::{
@@ -22,6 +26,16 @@ pub trait Show: Sync {
     fn skip(&self, blob: &Digest, size: u64, why: &str);
     /// The work goes on elsewhere after a failure.
     fn warn(&self, text: &str);
+    /// Asks which of the names `among` the short name `short` stands for; `None` if there is nobody to ask.
+    ///
+    /// # Errors
+    /// If none is chosen, or `cancel` is raised.
+    fn choose(
+        &self,
+        short: &str,
+        among: &[Reference],
+        cancel: &Cancel,
+    ) -> Result<Option<Reference>, RegistryError>;
 }
 
 /// A blob on its way.
@@ -123,6 +137,15 @@ fn fits(image: &Image, platform: Option<&Platform>) -> bool {
     platform.is_none_or(|p| p.takes(&architecture, variant))
 }
 
+/// What `text` stands for when it is to be pulled, after asking a person if there is one and it matters.
+///
+/// # Errors
+/// As [`Registries::meant`](super::Registries::meant).
+pub fn meant(access: &Access, text: &str, show: &dyn Show) -> Result<Meant, RegistryError> {
+    let ask = |all: &[Reference]| show.choose(text, all, &access.cancel);
+    access.registries.meant(text, &ask)
+}
+
 /// Pulls what `text` names, which may be a short name: the first of what it can stand for that is there.
 ///
 /// # Errors
@@ -134,7 +157,8 @@ pub fn pull_named(
     wanted: &Wanted<'_>,
     show: &dyn Show,
 ) -> Result<(Reference, Pulled), RegistryError> {
-    let mut candidates = access.registries.candidates(text)?;
+    let meant = meant(access, text, show)?;
+    let mut candidates = meant.all.clone();
     let last = candidates.pop();
     for reference in candidates {
         match pull(images, access, &reference, wanted, show) {
@@ -148,6 +172,11 @@ pub fn pull_named(
         None => text.parse()?,
     };
     let pulled = pull(images, access, &reference, wanted, show)?;
+    if let Err(error) = meant.note() {
+        show.warn(&format!(
+            "the choice of {reference} is not remembered: {error}"
+        ));
+    }
     Ok((reference, pulled))
 }
 

@@ -9,7 +9,7 @@ use pellicle_store::{Digest, Store, import::Cancel};
 use serde_json::Value;
 
 use super::{
-    Access, Client, Compression, Endpoint, RegistryError, at_once, elsewhere,
+    Access, Client, Compression, Endpoint, ManifestFormat, RegistryError, at_once, elsewhere,
     known::{Known, Made},
     media_type,
     pull::Show,
@@ -18,6 +18,17 @@ use super::{
 };
 use crate::events::{self, Event};
 use crate::image::{Image, Images, Reference, parse_manifest};
+
+/// How an image is pushed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PushOptions {
+    /// How layers are compressed that are not compressed.
+    pub compression: Compression,
+    /// What the manifest is written as, if not as it is.
+    pub format: Option<ManifestFormat>,
+    /// Also what refers to the image.
+    pub referrers: bool,
+}
 
 /// What was pushed.
 #[derive(Clone, Debug)]
@@ -80,13 +91,15 @@ pub fn push(
     access: &Access,
     image: &Image,
     to: &Reference,
-    compression: Compression,
-    referrers: bool,
+    options: PushOptions,
     show: &dyn Show,
 ) -> Result<Pushed, RegistryError> {
     let store = images.store();
     let _lock = store.lock_shared()?;
     let text = images.raw_manifest(&image.manifest)?;
+    // Before anything is sent.
+    written_as(&text, options.format)?;
+    let compression = options.compression;
     let known = Known::read(store);
     let pieces = pieces(store, &known, image, &text)?;
     let endpoint = access.registries.home(to, access.tls_verify)?;
@@ -105,6 +118,7 @@ pub fn push(
     let kind = media_type::of(&text).unwrap_or_else(|| media_type::MANIFESTS[0].to_owned());
     let made: Vec<_> = pieces.iter().zip(&blobs).map(|(p, b)| (*p, *b)).collect();
     let sent = with_made(&text, &kind, &made, compression)?;
+    let (sent, kind) = written_as(&sent, options.format)?;
     let tag = to.tag().unwrap_or("latest");
     client.put_manifest(tag, &kind, &sent)?;
     let noted = Known::change(store, |known| {
@@ -131,7 +145,7 @@ pub fn push(
     }
     let event = Event::image("push", &image.id, Some(&to.to_string()));
     events::note(store.root(), &[event]);
-    let referrers = match referrers {
+    let referrers = match options.referrers {
         true => carry(images, &client, image, &Digest::of(&sent), show)?,
         false => Vec::new(),
     };
@@ -141,6 +155,22 @@ pub fn push(
         size: sent.len() as u64,
         blobs,
     })
+}
+
+/// A manifest in the form that was asked for, if one was, and its media type.
+pub(super) fn written_as(
+    text: &[u8],
+    format: Option<ManifestFormat>,
+) -> Result<(Vec<u8>, String), RegistryError> {
+    let text = match format {
+        Some(format) => format.convert(text).map_err(|why| {
+            let why = format!("{why}; push it without --format, or with --format oci");
+            RegistryError::invalid("the image's manifest in the form that was asked for", why)
+        })?,
+        None => text.to_vec(),
+    };
+    let kind = media_type::of(&text).unwrap_or_else(|| media_type::MANIFESTS[0].to_owned());
+    Ok((text, kind))
 }
 
 /// Sends along what refers to the image, as far as it refers to what is there now.

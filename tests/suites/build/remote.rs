@@ -309,7 +309,6 @@ fn an_ssh_agent_is_reached_by_the_run_that_asks_for_it() {
             .run()
             .failed_clearly(1, &["Containerfile:2", "--ssh other"]);
         for (arg, words) in [
-            ("default=/etc/passwd", ["/etc/passwd", "no socket"]),
             ("default=/no/such", ["/no/such", "ssh agent"]),
             ("=x", ["has no id", "--ssh"]),
         ] {
@@ -323,6 +322,58 @@ fn an_ssh_agent_is_reached_by_the_run_that_asks_for_it() {
             .env("SSH_AUTH_SOCK", "")
             .run();
         out.failed_clearly(1, &["SSH_AUTH_SOCK", "ssh-agent"]);
+    }
+}
+
+#[test]
+fn keys_in_files_are_shown_by_an_agent_of_the_build_s_own() {
+    let test = "keys_in_files_are_shown_by_an_agent_of_the_build_s_own";
+    if !(installed("ssh-keygen") && installed("ssh-agent") && installed("ssh-add")) {
+        return skip(test, "OpenSSH's client is not installed");
+    }
+    for who in Who::all() {
+        let Some(s) = TestStore::with_debian(who) else {
+            return skip(test, "there is no Debian image");
+        };
+        s.directory("ctx");
+        let key = |name: &str, passphrase: &str| {
+            let made = s.path(&format!("{name}.made"));
+            let mut keygen = Command::new("ssh-keygen");
+            keygen.args(["-q", "-t", "ed25519", "-C", name, "-N", passphrase, "-f"]);
+            assert!(keygen.arg(&made).status().expect("ssh-keygen").success());
+            let file = s.file(name, fs::read(made).expect("read"));
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("chmod");
+            file.display().to_string()
+        };
+        // Asks for the keys that the agent has: their comments are in the answer.
+        let ask = "python3 -c 'import os, socket; s = socket.socket(socket.AF_UNIX); \
+                   s.connect(os.environ[\"SSH_AUTH_SOCK\"]); s.sendall(b\"\\0\\0\\0\\1\\x0b\"); \
+                   r = s.recv(4096); print(r[4], r[8], [k for k in (b\"one\", b\"two\") if k in r])'";
+        s.file(
+            "ctx/Containerfile",
+            format!("FROM debian\nRUN --mount=type=ssh,required {ask} >/said\n"),
+        );
+        let build = |ssh: &str| {
+            s.cmd(["build", "-q", "--no-cache", "-t", "x", "--ssh", ssh])
+                .arg(s.path("ctx"))
+        };
+        let (one, two) = (key("one", ""), key("two", ""));
+        build(&format!("default={one}")).ok();
+        assert_eq!(s.sh("x", "cat /said").ok(), "12 1 [b'one']", "{who:?}");
+        build(&format!("default={one},{two}")).ok();
+        assert_eq!(s.sh("x", "cat /said").ok(), "12 2 [b'one', b'two']");
+        s.file("none", "no key");
+        fs::set_permissions(s.path("none"), fs::Permissions::from_mode(0o600)).expect("chmod");
+        let none = s.path("none").display().to_string();
+        for bad in [&none, &key("locked", "secret")] {
+            build(&format!("default={bad}"))
+                .run()
+                .failed_clearly(1, &[bad, "ssh-add", "--ssh default"]);
+        }
+        let agent = agent(&s).display().to_string();
+        build(&format!("default={agent},{one}"))
+            .run()
+            .failed_clearly(2, &["one agent"]);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Names: by digest, short ones, all tags of one, and looking for them.
 
-use pellicle_tests::{TestStore, Who};
+use pellicle_tests::{Terminal, TestStore, Who, skip};
 use serde_json::json;
 
 use crate::{
@@ -254,8 +254,85 @@ fn short_names_follow_aliases_and_the_registries_that_are_searched() {
     cmd(&["pull", "some"])
         .run()
         .failed_clearly(1, &["short-name-mode", "localhost:1/some"]);
+    let here = [
+        "run",
+        "--rm",
+        "--pull",
+        "never",
+        "plain",
+        "cat",
+        "/etc/base",
+    ];
+    assert_eq!(
+        cmd(&here).ok(),
+        "from the image",
+        "one that is here is found"
+    );
     std::fs::write(conf.join("40-bad.conf"), "nonsense").expect("write");
     cmd(&["pull", "some"])
         .run()
         .failed_clearly(1, &["40-bad.conf"]);
+}
+
+#[test]
+fn a_person_at_a_terminal_chooses_what_a_short_name_means_and_is_not_asked_again() {
+    const TEST: &str = "a_person_at_a_terminal_chooses_what_a_short_name_means";
+    let Some(r) = Registry::plain(TEST) else {
+        return;
+    };
+    // Not as root, whose choices are the whole machine's.
+    if let Some(why) = Who::User.missing() {
+        return skip(TEST, &why);
+    }
+    let s = TestStore::with_tools(Who::User);
+    s.cmd(["push", "-q", "tools", &r.name("team/tool:1")]).ok();
+    let conf = s.directory("config/containers").join("registries.conf");
+    let searched = format!(
+        "unqualified-search-registries = [\"localhost:1\", \"{}\"]\n",
+        r.host()
+    );
+    let cmd = |mode: &str| {
+        std::fs::write(&conf, format!("short-name-mode = \"{mode}\"\n{searched}")).expect("write");
+        s.cmd(["pull", "team/tool:1"])
+            .env("CONTAINERS_REGISTRIES_CONF", &conf)
+            .env("XDG_CACHE_HOME", s.path("cache"))
+    };
+    // Nobody chooses.
+    cmd("enforcing")
+        .run()
+        .failed_clearly(1, &["short-name-mode", "localhost:1/team/tool:1"]);
+    let mut t = Terminal::start(cmd("enforcing"));
+    t.expect("Number (1-2): ");
+    t.send("\x03");
+    assert_eq!(t.exit_code(), 130, "Ctrl-C is heard");
+    let mut t = Terminal::start(cmd("permissive"));
+    t.expect("Number (1-2): ");
+    t.send("3\nno\n\n");
+    t.expect("none of the images was chosen");
+    assert_eq!(t.exit_code(), 1);
+    let noted = s.path("cache/containers/short-name-aliases.conf");
+    assert!(!noted.exists(), "nothing was chosen");
+    // One that is not there is not noted.
+    let mut t = Terminal::start(cmd("enforcing"));
+    t.expect("1) localhost:1/team/tool:1");
+    t.expect(&format!("2) {}", r.name("team/tool:1")));
+    t.send("1\n");
+    t.expect("cannot pull");
+    assert_eq!(t.exit_code(), 1);
+    assert!(!noted.exists(), "it could not be pulled");
+    let mut t = Terminal::start(cmd("enforcing"));
+    t.expect("Number (1-2): ");
+    t.send("2\n");
+    assert_eq!(t.exit_code(), 0);
+    let text = std::fs::read_to_string(&noted).expect("the choice is noted");
+    let alias = format!("\"team/tool\" = \"{}\"", r.name("team/tool"));
+    assert!(
+        text.starts_with("[aliases]\n") && text.contains(&alias),
+        "{text}"
+    );
+    cmd("enforcing").ok();
+    let t = Terminal::start(cmd("enforcing"));
+    t.expect("already");
+    assert!(!t.screen().contains("Number"), "{}", t.screen());
+    assert_eq!(t.exit_code(), 0);
 }

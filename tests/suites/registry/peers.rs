@@ -148,3 +148,115 @@ fn podman_pulls_what_is_pushed_and_what_it_pushes_is_pulled() {
     }
     let _ = podman(&dir, &["rmi", "-af"]).succeeded();
 }
+
+#[test]
+fn a_manifest_has_the_form_that_is_asked_for_and_skopeo_reads_it() {
+    const TEST: &str = "a_manifest_has_the_form_that_is_asked_for";
+    let Some(r) = Registry::plain(TEST) else {
+        return;
+    };
+    if !installed("skopeo") {
+        return skip(TEST, "skopeo is not installed");
+    }
+    let s = TestStore::new(Who::Root);
+    let layer = s.file("l.tar", Archive::new().file("f", noise(9, 50_000)).end());
+    s.cmd(["import"]).arg(layer).arg("x").ok();
+    let docker = "application/vnd.docker.distribution.manifest.v2+json";
+    let oci = "application/vnd.oci.image.manifest.v1+json";
+    let raw = |at: &str| {
+        json(
+            &skopeo(&["inspect", "--raw", "--tls-verify=false", at])
+                .succeeded()
+                .out(),
+        )
+    };
+    let push = |args: &[&str], name: &str| s.cmd(["push", "-q"]).args(args).arg("x").arg(name).ok();
+    let (first, second) = (r.name("form:oci"), r.name("form:docker"));
+    push(&[], &first);
+    let told = json(&push(&["--format", "v2s2", "-f", "json"], &second));
+    for (name, kind) in [(&first, oci), (&second, docker)] {
+        let source = format!("docker://{name}");
+        assert_eq!(raw(&source)["mediaType"], kind);
+        let (dir, flag) = (
+            format!("dir:{}", s.path("copy").display()),
+            "--src-tls-verify=false",
+        );
+        let _ = skopeo(&["copy", flag, &source, &dir]).succeeded();
+    }
+    let layers = |name: &str| raw(&format!("docker://{name}"))["layers"][0]["digest"].clone();
+    assert_eq!(
+        layers(&first),
+        layers(&second),
+        "only the manifest is another"
+    );
+    let digest = told["Digest"].as_str().expect("a digest");
+    // From docker's form to OCI's, with the same image in it.
+    let t = TestStore::new(Who::Root);
+    let pinned = format!("{}@{digest}", r.name("form"));
+    let id = t.cmd(["pull", "-q", &pinned]).ok();
+    assert_eq!(s.cmd(["inspect", "-f", "{{.Id}}", "x"]).ok(), id);
+    let back = r.name("back:1");
+    t.cmd(["push", "-q", "--format", "oci", &pinned, &back])
+        .ok();
+    assert_eq!(raw(&format!("docker://{back}"))["mediaType"], oci);
+    let layout = format!("oci:{}:1", t.path("layout").display());
+    t.cmd(["push", "-q", "--format", "oci", &pinned, &layout])
+        .ok();
+    assert_eq!(raw(&layout)["mediaType"], oci);
+    // A directory for skopeo and podman.
+    let dir = s.path("saved");
+    s.cmd(["save", "-q", "--format", "docker-dir", "-o"])
+        .arg(&dir)
+        .arg("x")
+        .ok();
+    let source = format!("dir:{}", dir.display());
+    assert_eq!(raw(&source)["mediaType"], docker);
+    let copied = r.name("copied:1");
+    let target = format!("docker://{copied}");
+    let _ = skopeo(&["copy", "--dest-tls-verify=false", &source, &target]).succeeded();
+    assert_eq!(t.cmd(["pull", "-q", &copied]).ok(), id);
+    // What cannot be.
+    let refused = |args: &[&str], code: i32, words: &[&str]| {
+        s.cmd(["push", "-q"])
+            .args(args)
+            .run()
+            .failed_clearly(code, words);
+    };
+    refused(
+        &["--format", "v2s2", "x", &layout],
+        2,
+        &["OCI", "docker-dir"],
+    );
+    let zstd = ["--compression-format", "zstd"];
+    refused(
+        &[&zstd[..], &["--format", "docker", "x", &first]].concat(),
+        2,
+        &["zstd"],
+    );
+    push(&zstd, &r.name("z:1"));
+    let z = TestStore::new(Who::Root);
+    z.cmd(["pull", "-q", &r.name("z:1")]).ok();
+    z.cmd([
+        "push",
+        "-q",
+        "--format",
+        "v2s2",
+        &r.name("z:1"),
+        &r.name("z:2"),
+    ])
+    .run()
+    .failed_clearly(1, &["zstd", "--format oci"]);
+    z.cmd(["save", "-q", "--format", "docker-dir", "-o"])
+        .arg(z.path("saved"))
+        .arg(r.name("z:1"))
+        .run()
+        .failed_clearly(1, &["zstd", "--format"]);
+    assert!(!z.path("saved").exists(), "nothing is left");
+    let other = s.file("o.tar", Archive::new().file("o", "other").end());
+    s.cmd(["import", "-q"]).arg(other).arg("other").ok();
+    s.cmd(["save", "--format", "docker-dir", "-o"])
+        .arg(s.path("two"))
+        .args(["x", "other"])
+        .run()
+        .failed_clearly(2, &["one image"]);
+}

@@ -2,6 +2,7 @@
 
 mod events;
 mod formats;
+mod lists;
 mod prune;
 mod transports;
 

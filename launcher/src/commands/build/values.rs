@@ -1,7 +1,11 @@
 //! The values of `build`'s options.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
+use super::keys::KeyAgent;
 use crate::{
     CliError,
     build::{Secret, Times},
@@ -63,38 +67,76 @@ pub(super) fn secrets(list: &[String]) -> Result<BTreeMap<String, Secret>, CliEr
     Ok(all)
 }
 
-pub(super) fn agents(list: &[String]) -> Result<BTreeMap<String, PathBuf>, CliError> {
+/// The ssh agents of a build.
+#[derive(Debug, Default)]
+pub(super) struct Agents {
+    /// Their sockets, by id.
+    pub(super) sockets: BTreeMap<String, PathBuf>,
+    /// Those that were started for the build, and end with this.
+    own: Vec<KeyAgent>,
+}
+
+/// Reads `--ssh`: an agent's socket, or the files of keys.
+pub(super) fn agents(list: &[String]) -> Result<Agents, CliError> {
     use std::os::unix::fs::FileTypeExt as _;
 
-    let mut all = BTreeMap::new();
+    let mut all = Agents::default();
     for text in list {
-        let (id, path) = match text.split_once('=') {
-            Some((id, path)) => (id, PathBuf::from(path)),
+        let (id, given) = match text.split_once('=') {
+            Some((id, given)) => (id, given.to_owned().into()),
             None => match std::env::var_os("SSH_AUTH_SOCK").filter(|path| !path.is_empty()) {
-                Some(path) => (text.as_str(), PathBuf::from(path)),
+                Some(path) => (text.as_str(), path),
                 None => {
                     return Err(CliError::failed(format!(
                         "--ssh {text}: SSH_AUTH_SOCK is not set, so there is no agent"
                     ))
-                    .with_hint("start one with eval $(ssh-agent) and give it a key with ssh-add"));
+                    .with_hint("start one with eval $(ssh-agent) and give it a key with ssh-add, or name the file of a key: --ssh default=KEY"));
                 }
             },
         };
         if id.is_empty() {
             return Err(CliError::usage(format!("--ssh {text:?} has no id"))
-                .with_hint("write --ssh default, or --ssh ID=SOCKET"));
+                .with_hint("write --ssh default, --ssh ID=SOCKET or --ssh ID=KEY[,KEY...]"));
         }
-        let meta = std::fs::metadata(&path).map_err(|e| {
-            CliError::failed(format!("cannot reach the ssh agent at {}", path.display())).because(e)
-        })?;
-        if !meta.file_type().is_socket() {
-            return Err(CliError::usage(format!(
-                "--ssh {text}: {} is no socket of an ssh agent",
+        let is_socket = |path: &Path| match std::fs::metadata(path) {
+            Ok(meta) => Ok(meta.file_type().is_socket()),
+            Err(e) => Err(CliError::failed(format!(
+                "cannot reach the ssh agent or key at {}",
                 path.display()
             ))
-            .with_hint("keys are not taken from files: give them to an agent with ssh-add"));
+            .because(e)),
+        };
+        // A name with a comma in it is one if it is there.
+        let whole = Path::new(&given);
+        let paths: Vec<&Path> = match given.to_str() {
+            Some(given) if !whole.exists() => given.split(',').map(Path::new).collect(),
+            _ => vec![whole],
+        };
+        let mut keys = Vec::new();
+        let mut sockets = Vec::new();
+        for path in paths {
+            match is_socket(path)? {
+                true => sockets.push(path),
+                false => keys.push(path),
+            }
         }
-        all.insert(id.to_owned(), path);
+        let socket = match (sockets.as_slice(), keys.is_empty()) {
+            ([socket], true) => socket.to_path_buf(),
+            ([], false) => {
+                let agent = KeyAgent::start(&keys)
+                    .map_err(|e| e.context(format!("cannot give --ssh {id} its keys")))?;
+                let socket = agent.socket();
+                all.own.push(agent);
+                socket
+            }
+            _ => {
+                return Err(CliError::usage(format!(
+                    "--ssh {text} names several agents, or an agent and keys"
+                ))
+                .with_hint("name one agent, or the files of keys"));
+            }
+        };
+        all.sockets.insert(id.to_owned(), socket);
     }
     Ok(all)
 }

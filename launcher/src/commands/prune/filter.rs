@@ -4,7 +4,10 @@ use std::{collections::HashMap, time::SystemTime};
 
 use jiff::Timestamp;
 
-use super::super::moment::moment;
+use super::super::{
+    filter::{Filter, Label},
+    moment::moment,
+};
 use crate::CliError;
 
 /// What is pruned: all that every filter takes.
@@ -13,42 +16,55 @@ pub(super) struct Filters {
     /// Made before then.
     until: Option<Timestamp>,
     labels: Vec<Label>,
-}
-
-#[derive(Debug)]
-struct Label {
-    key: String,
-    value: Option<String>,
-    /// Those that do not have it.
-    without: bool,
+    /// Images without a name, or those with one as well.
+    dangling: Option<bool>,
 }
 
 impl Filters {
-    /// Reads `KEY=VALUE` texts.
+    /// Reads what decides of containers and builds.
     pub(super) fn parse(all: &[String], now: Timestamp) -> Result<Self, CliError> {
+        Self::read(all, now, "the keys are until, label and label!", |_, _| {
+            Ok(false)
+        })
+    }
+
+    /// Reads what decides of images alone: `dangling`, too.
+    pub(super) fn of_images(all: &[String], now: Timestamp) -> Result<Self, CliError> {
+        let keys = "the keys are dangling, until, label and label!";
+        Self::read(all, now, keys, |filters, filter| {
+            let here = filter.key == "dangling";
+            if here {
+                filters.dangling = Some(filter.boolean()?);
+            }
+            Ok(here)
+        })
+    }
+
+    fn read(
+        all: &[String],
+        now: Timestamp,
+        keys: &str,
+        more: fn(&mut Self, &Filter<'_>) -> Result<bool, CliError>,
+    ) -> Result<Self, CliError> {
         let mut filters = Self::default();
         for text in all {
-            let bad = |why: String| CliError::usage(format!("--filter {text:?}: {why}"));
-            let (key, value) = text
-                .split_once('=')
-                .ok_or_else(|| bad("give KEY=VALUE".to_owned()))?;
-            match key {
-                "until" => filters.until = Some(moment(value, now).map_err(bad)?),
-                "label" | "label!" => {
-                    let (key, wanted) = match value.split_once('=') {
-                        Some((key, wanted)) => (key, Some(wanted.to_owned())),
-                        None => (value, None),
-                    };
-                    filters.labels.push(Label {
-                        key: key.to_owned(),
-                        value: wanted,
-                        without: text.starts_with("label!"),
-                    });
+            let filter = Filter::read(text)?;
+            match filter.key {
+                "until" => {
+                    let until = moment(filter.value, now).map_err(|why| filter.bad(why))?;
+                    filters.until = Some(until);
                 }
-                _ => return Err(bad("the keys are until, label and label!".to_owned())),
+                "label" | "label!" => filters.labels.push(Label::of(&filter)),
+                _ if more(&mut filters, &filter)? => {}
+                _ => return Err(filter.bad(keys)),
             }
         }
         Ok(filters)
+    }
+
+    /// Whether only images without a name are wanted (`dangling=true`), or others, too (`dangling=false`).
+    pub(super) fn dangling(&self) -> Option<bool> {
+        self.dangling
     }
 
     /// What is older than this, if age decides.
@@ -63,7 +79,7 @@ impl Filters {
 
     /// Whether what has no labels may be taken.
     pub(super) fn take_unlabelled(&self) -> bool {
-        self.labels.iter().all(|label| label.without)
+        self.labels.iter().all(Label::takes_unlabelled)
     }
 
     /// Whether all of them take what was made then and has these labels.
@@ -75,14 +91,10 @@ impl Filters {
                 .is_some_and(|t| t <= until)
         });
         in_time
-            && self.labels.iter().all(|label| {
-                let have = labels.get(&label.key);
-                let fits = match (&label.value, have) {
-                    (None, have) => have.is_some(),
-                    (Some(wanted), have) => have == Some(wanted),
-                };
-                fits != label.without
-            })
+            && self
+                .labels
+                .iter()
+                .all(|label| label.takes(|key| labels.get(key)))
     }
 }
 
@@ -114,8 +126,12 @@ mod tests {
             parse("until=1h").until(),
             Some(SystemTime::from(now) - hour)
         );
-        for bad in ["until", "until=x", "name=x"] {
+        for bad in ["until", "until=x", "name=x", "dangling=true"] {
             assert!(Filters::parse(&[bad.to_owned()], now).is_err(), "{bad}");
         }
+        let of_images = |text: &str| Filters::of_images(&[text.to_owned()], now);
+        assert_eq!(of_images("dangling=false").unwrap().dangling(), Some(false));
+        assert_eq!(of_images("label=x").unwrap().dangling(), None);
+        assert!(of_images("dangling=x").is_err() && of_images("name=x").is_err());
     }
 }

@@ -71,6 +71,12 @@ impl Registry {
         self.root.join("containers").join(id)
     }
 
+    /// Where the writable layer of container `id` is.
+    #[must_use]
+    pub fn upper(&self, id: &str) -> PathBuf {
+        self.dir(id).join(UPPER)
+    }
+
     fn marker(&self, id: &str) -> PathBuf {
         self.root.join("running").join(id)
     }

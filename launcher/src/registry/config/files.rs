@@ -2,8 +2,8 @@
 //!
 //! The first file there is counts: `$CONTAINERS_REGISTRIES_CONF`, the user's, the system's. To the last two
 //! are added the files of `registries.conf.d` (containers-registries.conf.d(5)): the user's alone if the user
-//! has a file, else the system's and then the user's, each in the order of their names. What a later file
-//! says of a registry, an alias or a setting replaces what an earlier one does.
+//! has a file, else the system's and then the user's, each in the order of their names. The choices of short names that were
+//! noted come last, whichever file counts. What a later file says of a registry, an alias or a setting replaces what an earlier one does.
 
 use std::{
     collections::BTreeMap,
@@ -37,14 +37,14 @@ impl Registries {
         if let Some(path) = env::var_os("CONTAINERS_REGISTRIES_CONF").filter(|p| !p.is_empty()) {
             let path = PathBuf::from(path);
             let mut all = Self::default();
-            return match all.add(&path)? {
-                true => Ok(all),
-                false => Err(RegistryError::File {
+            if !all.add(&path)? {
+                return Err(RegistryError::File {
                     path,
                     why: "there is no such file, and CONTAINERS_REGISTRIES_CONF names it"
                         .to_owned(),
-                }),
-            };
+                });
+            }
+            return all.with_choices();
         }
         let own = config_home().map(|dir| dir.join("containers"));
         let file = |dir: &Path| dir.join("registries.conf");
@@ -61,11 +61,15 @@ impl Registries {
         if let Some(own) = &own {
             all.add_dir(&own.join(DROP_INS))?;
         }
-        // What podman has noted of the choices of this user.
+        all.with_choices()
+    }
+
+    /// Adds what podman and this program have noted of the choices of this user.
+    fn with_choices(mut self) -> Result<Self, RegistryError> {
         if let Some(noted) = short_names::noted() {
-            all.add(&noted)?;
+            self.add(&noted)?;
         }
-        Ok(all)
+        Ok(self)
     }
 
     /// Adds what a file says; whether there is one.
