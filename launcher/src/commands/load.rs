@@ -22,8 +22,8 @@ use crate::{
 /// Load images from an OCI layout or a docker-archive
 ///
 /// Reads what `docker save`, `podman save`, `skopeo copy`, `buildah push` and `umoci` write: an OCI
-/// image layout (directory or archive) or a docker-archive, plain or compressed. Every digest is
-/// checked. All images of the source are loaded, or none.
+/// image layout (directory or archive), a docker-archive, plain or compressed, or a directory that skopeo and
+/// podman call dir: or docker-dir (which has no name in it). Every digest is checked. All images of the source are loaded, or none.
 ///
 /// Where a layout gives an image only a tag, its name is made of the file's or directory's.
 #[derive(Args, Debug)]

@@ -215,6 +215,18 @@ fn a_manifest_has_the_form_that_is_asked_for_and_skopeo_reads_it() {
     let target = format!("docker://{copied}");
     let _ = skopeo(&["copy", "--dest-tls-verify=false", &source, &target]).succeeded();
     assert_eq!(t.cmd(["pull", "-q", &copied]).ok(), id);
+    // And back, also as skopeo writes it.
+    for from in [&dir, &s.path("copy")] {
+        let u = TestStore::new(Who::Root);
+        u.cmd(["load", "-q", "--name", "back", "-i"]).arg(from).ok();
+        assert_eq!(u.cmd(["inspect", "-f", "{{.Id}}", "back"]).ok(), id);
+    }
+    let manifest = s.path("copy").join("manifest.json");
+    std::fs::write(&manifest, r#"{"schemaVersion":2,"manifests":[]}"#).expect("write");
+    t.cmd(["load", "-i"])
+        .arg(s.path("copy"))
+        .run()
+        .failed_clearly(1, &["manifest"]);
     // What cannot be.
     let refused = |args: &[&str], code: i32, words: &[&str]| {
         s.cmd(["push", "-q"])

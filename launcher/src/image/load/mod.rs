@@ -6,6 +6,7 @@
 //! listed all at once when the last is in the store, so a load gives all of its images or none.
 
 mod docker;
+mod docker_dir;
 mod error;
 mod oci;
 mod source;
@@ -103,6 +104,8 @@ pub fn read(
     };
     let mut loaded = if source.member("index.json")?.is_some() {
         oci::load(&loader, stem.as_deref())?
+    } else if docker_dir::is_one(&source)? {
+        docker_dir::load(&loader)?
     } else if source.member("manifest.json")?.is_some() {
         docker::load(&loader)?
     } else {

@@ -22,6 +22,9 @@ pub(crate) const CONTAINERD_NAME: &str = "io.containerd.image.name";
 /// Indexes in indexes; real ones have one level (image, then platforms).
 const DEPTH_MAX: usize = 4;
 
+/// The name of the member that is a blob.
+type At = fn(&Digest) -> String;
+
 pub(super) fn load(loader: &Loader<'_>, stem: Option<&str>) -> Result<Vec<NewImage>, LoadError> {
     let mut index = top(loader.source)?;
     if let Some(pick) = &loader.options.pick {
@@ -39,7 +42,7 @@ pub(super) fn load(loader: &Loader<'_>, stem: Option<&str>) -> Result<Vec<NewIma
         let at = match known.get(&digest) {
             Some(at) => *at,
             None => {
-                loaded.push(load_one(loader, digest, &manifest)?);
+                loaded.push(load_one(loader, digest, &manifest, member_of)?);
                 *known.entry(digest).or_insert(loaded.len() - 1)
             }
         };
@@ -105,7 +108,7 @@ pub(super) fn document(source: &Source, pick: &Pick) -> Result<Vec<u8>, LoadErro
         .get(at)
         .ok_or_else(|| LoadError::invalid("index.json", "it lists nothing"))?;
     let what = format!("the manifest {}", descriptor.digest());
-    Ok(blob(source, descriptor, &what, MANIFEST_MAX)?.1)
+    Ok(blob(source, descriptor, &what, MANIFEST_MAX, member_of)?.1)
 }
 
 fn parse_index(what: &str, text: &[u8]) -> Result<ImageIndex, LoadError> {
@@ -152,7 +155,7 @@ fn choose(loader: &Loader<'_>, start: &Descriptor) -> Result<(Digest, Vec<u8>), 
                 format!("it is a {media_type:?}, not an image"),
             ));
         }
-        let (digest, text) = blob(loader.source, &descriptor, &what, MANIFEST_MAX)?;
+        let (digest, text) = blob(loader.source, &descriptor, &what, MANIFEST_MAX, member_of)?;
         if !is_index {
             return Ok((digest, text));
         }
@@ -181,6 +184,7 @@ fn blob(
     descriptor: &Descriptor,
     what: &str,
     max: u64,
+    at: At,
 ) -> Result<(Digest, Vec<u8>), LoadError> {
     let digest = sha256(descriptor, what)?;
     if descriptor.size() > max {
@@ -189,7 +193,7 @@ fn blob(
             format!("it claims more than {max} bytes"),
         ));
     }
-    let member = member_of(&digest);
+    let member = at(&digest);
     let text = source
         .small(&member, max)?
         .ok_or_else(|| LoadError::Missing {
@@ -230,7 +234,13 @@ fn member_of(digest: &Digest) -> String {
     format!("blobs/sha256/{}", digest.hex())
 }
 
-fn load_one(loader: &Loader<'_>, digest: Digest, text: &[u8]) -> Result<NewImage, LoadError> {
+/// Imports the image of the manifest `text`, whose blobs are where `at` says.
+pub(super) fn load_one(
+    loader: &Loader<'_>,
+    digest: Digest,
+    text: &[u8],
+    at: At,
+) -> Result<NewImage, LoadError> {
     let what = format!("the manifest {digest}");
     let manifest = parse_manifest(text).map_err(|why| LoadError::invalid(&what, why))?;
     let media_type = manifest.config().media_type().as_ref();
@@ -241,7 +251,13 @@ fn load_one(loader: &Loader<'_>, digest: Digest, text: &[u8]) -> Result<NewImage
         ));
     }
     let config_what = format!("the configuration {}", manifest.config().digest());
-    let (id, config) = blob(loader.source, manifest.config(), &config_what, CONFIG_MAX)?;
+    let (id, config) = blob(
+        loader.source,
+        manifest.config(),
+        &config_what,
+        CONFIG_MAX,
+        at,
+    )?;
     let (_, diff_ids) =
         parse_config(&config).map_err(|why| LoadError::invalid(&config_what, why))?;
     if diff_ids.len() != manifest.layers().len() || diff_ids.len() > LAYERS_MAX {
@@ -261,7 +277,7 @@ fn load_one(loader: &Loader<'_>, digest: Digest, text: &[u8]) -> Result<NewImage
         .map(|(layer, diff_id)| {
             let what = format!("layer {}", layer.digest());
             let blob = sha256(layer, &what)?;
-            loader.layer(&member_of(&blob), diff_id, Some((blob, layer.size())))
+            loader.layer(&at(&blob), diff_id, Some((blob, layer.size())))
         })
         .collect::<Result<Vec<ImportedLayer>, LoadError>>()?;
     loader.flatten(&layers)?;

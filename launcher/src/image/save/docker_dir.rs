@@ -18,7 +18,7 @@ const VERSION: &str = "Directory Transport Version: 1.1\n";
 /// docker's form.
 ///
 /// # Errors
-/// As [`save_archive`]; [`SaveError::Unfit`] if docker's form does not know its layers.
+/// As [`save_archive`](super::save_archive); [`SaveError::Unfit`] if docker's form does not know its layers.
 pub fn save_docker_directory(
     images: &Images,
     image: &Image,
