@@ -177,7 +177,12 @@ impl Registry {
                     let holder = holder.to_string_lossy().into_owned();
                     if !names::is_id(&holder) || !self.exists(&holder) {
                         // Its container was being made or removed when its process died.
-                        let _ = fs::remove_file(&link);
+                        match fs::remove_file(&link) {
+                            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                                return Err(ContainerError::file("remove", link)(e));
+                            }
+                            _ => {}
+                        }
                     } else if !made_up {
                         return Err(ContainerError::NameTaken {
                             name: state.name.clone(),
@@ -332,7 +337,8 @@ impl Registry {
         let _ = fs::remove_file(self.marker(id));
     }
 
-    /// Removes a container with everything that belongs to it. `code` is left for those who wait.
+    /// Removes a container with everything that belongs to it; without its `name`, one that has its id.
+    /// `code` is left for those who wait.
     ///
     /// # Errors
     /// The host's; what is left then is swept later.
@@ -345,11 +351,9 @@ impl Registry {
     ) -> Result<(), ContainerError> {
         let gone = held.dir.with_file_name(format!(".gone-{id}"));
         fs::rename(&held.dir, &gone).map_err(ContainerError::file("remove", &held.dir))?;
-        if let Some(name) = name.filter(|n| names::check(n).is_ok()) {
-            let link = self.name_link(name);
-            if fs::read_link(&link).is_ok_and(|target| target == Path::new(id)) {
-                let _ = fs::remove_file(link);
-            }
+        match name.filter(|n| names::check(n).is_ok()) {
+            Some(name) => self.remove_name(name, id),
+            None => self.remove_names(id),
         }
         let _ = fs::remove_file(self.marker(id));
         if let Some(code) = code {
@@ -359,6 +363,39 @@ impl Registry {
             return Ok(());
         }
         fs::remove_dir_all(&gone).map_err(ContainerError::file("remove", gone))
+    }
+
+    /// Removes what has the id of a container for its name and is no directory. `None` if it is one.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn remove_stray(&self, id: &str) -> Option<Result<(), ContainerError>> {
+        let path = self.dir(id);
+        if spare::is_directory(&path) {
+            return None;
+        }
+        self.remove_names(id);
+        let _ = fs::remove_file(self.marker(id));
+        Some(match fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                Err(ContainerError::file("remove", path)(e))
+            }
+            _ => Ok(()),
+        })
+    }
+
+    /// Frees the names of container `id`, whichever they are.
+    fn remove_names(&self, id: &str) {
+        for name in entries(&self.root.join("names")).unwrap_or_default() {
+            self.remove_name(&name, id);
+        }
+    }
+
+    fn remove_name(&self, name: &str, id: &str) {
+        let link = self.name_link(name);
+        if fs::read_link(&link).is_ok_and(|target| target == Path::new(id)) {
+            let _ = fs::remove_file(link);
+        }
     }
 
     /// Ids of the containers that run or whose supervisor died.
@@ -408,8 +445,11 @@ impl Registry {
                     Some(_) => is_old(&path),
                     None => name.starts_with(".gone-") && (lock.exists() || is_old(&path)),
                 };
-            if dead {
-                let _ = fs::remove_dir_all(path);
+            // No container, nor on its way to or from being one.
+            let passing = name.starts_with(".new-") || name.starts_with(".gone-");
+            let stray = passing && fs::symlink_metadata(&path).is_ok_and(|meta| !meta.is_dir());
+            if dead || stray {
+                spare::discard(&path);
             }
         }
     }
@@ -638,6 +678,39 @@ mod tests {
         fs::write(gone.join("lock"), "").unwrap();
         registry.sweep();
         assert!(!gone.exists(), "with a lock that nobody holds it is dead");
+    }
+
+    #[test]
+    fn what_is_no_directory_is_swept_and_no_link_is_followed() {
+        let (dir, registry) = registry();
+        let (containers, outside) = (dir.path().join("containers"), dir.path().join("outside"));
+        fs::create_dir(&containers).unwrap();
+        fs::create_dir(&outside).unwrap();
+        fs::write(outside.join("lock"), "").unwrap();
+        fs::write(containers.join(".new-1"), "x").unwrap();
+        symlink("nothing", containers.join(".new-2")).unwrap();
+        symlink(&outside, containers.join(".gone-3")).unwrap();
+        registry.sweep();
+        assert_eq!(fs::read_dir(&containers).unwrap().count(), 0);
+        assert!(outside.join("lock").exists());
+        let id = names::new_id();
+        symlink(&outside, containers.join(&id)).unwrap();
+        fs::create_dir(dir.path().join("names")).unwrap();
+        symlink(&id, dir.path().join("names/web")).unwrap();
+        registry.remove_stray(&id).unwrap().unwrap();
+        assert!(outside.join("lock").exists());
+        assert!(registry.ids().unwrap().is_empty());
+        let (web, _held) = make(&registry, "web").unwrap();
+        assert!(registry.remove_stray(&web).is_none());
+    }
+
+    #[test]
+    fn a_name_that_cannot_be_freed_is_said() {
+        let (dir, registry) = registry();
+        fs::create_dir_all(dir.path().join("names/web/x")).unwrap();
+        let said = make(&registry, "web").unwrap_err().to_string();
+        assert!(said.contains("names/web"), "{said}");
+        assert!(registry.ids().unwrap().is_empty());
     }
 
     #[test]
