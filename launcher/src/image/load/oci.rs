@@ -244,7 +244,14 @@ fn load_one(loader: &Loader<'_>, digest: Digest, text: &[u8]) -> Result<NewImage
     let (id, config) = blob(loader.source, manifest.config(), &config_what, CONFIG_MAX)?;
     let (_, diff_ids) =
         parse_config(&config).map_err(|why| LoadError::invalid(&config_what, why))?;
-    if diff_ids.len() != manifest.layers().len() || diff_ids.len() > LAYERS_MAX {
+    if diff_ids.len() > LAYERS_MAX {
+        let why = format!(
+            "it has {} layers; {LAYERS_MAX} at most are taken",
+            diff_ids.len()
+        );
+        return Err(LoadError::invalid(what, why));
+    }
+    if diff_ids.len() != manifest.layers().len() {
         return Err(LoadError::invalid(
             what,
             format!(
