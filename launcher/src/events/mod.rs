@@ -16,7 +16,7 @@ use std::{
 use pellicle_store::Digest;
 use serde::{Deserialize, Serialize};
 
-use crate::{container::state::State, image::familiar};
+use crate::{container::state::State, image::familiar, output::Output};
 
 pub use follow::{Follow, read};
 
@@ -110,9 +110,9 @@ pub fn note(root: &Path, events: &[Event]) {
         && !TOLD.swap(true, Ordering::Relaxed)
     {
         let path = journal::file(root);
-        tracing::warn!(
+        Output::detect().warn(format_args!(
             "`pellicle events` will miss something: cannot write {}: {error}",
             path.display()
-        );
+        ));
     }
 }

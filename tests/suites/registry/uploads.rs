@@ -162,10 +162,10 @@ fn a_registry_that_makes_something_else_of_the_manifest_is_told_of() {
     out.failed_clearly(1, &["refuses", "room"]);
 }
 
-/// A store with the image `x`, whose layer has a megabyte.
-fn with_image() -> TestStore {
+/// A store with the image `x`, whose layer has `size` bytes.
+fn with_image(size: usize) -> TestStore {
     let s = TestStore::new(Who::Root);
-    let layer = gzip(&Archive::new().file("f", noise(6, 1_000_000)).end());
+    let layer = gzip(&Archive::new().file("f", noise(6, size)).end());
     let file = s.file("l.tar.gz", &layer);
     s.cmd(["import"]).arg(file).arg("x").ok();
     s
@@ -197,7 +197,7 @@ const UPLOAD: &str = "/v2/x/blobs/uploads/1";
 
 #[test]
 fn a_registry_that_takes_an_upload_and_falls_silent_is_given_up() {
-    let s = with_image();
+    let s = with_image(1_000_000);
     let silent = |to: &mut TcpStream| {
         // What is sent is not read, and nothing answered.
         let _ = to.write_all(b"HTTP/1.1 102 Processing\r\n\r\n");
@@ -231,7 +231,7 @@ fn a_registry_that_takes_an_upload_and_falls_silent_is_given_up() {
 
 #[test]
 fn an_upload_that_leads_nowhere_is_said() {
-    let s = with_image();
+    let s = with_image(1_000_000);
     let r = Script::start(|asked| match asked.method.as_str() {
         "HEAD" => Some(status(404)),
         "POST" => Some(status(202)),
@@ -256,7 +256,7 @@ fn an_upload_that_leads_nowhere_is_said() {
 
 #[test]
 fn credentials_do_not_follow_an_upload_to_another_server() {
-    let s = with_image();
+    let s = with_image(1_000_000);
     let other = Script::start(|asked| match asked.method.as_str() {
         "PATCH" => Some(status(202)),
         "PUT" => Some(status(201)),
@@ -292,7 +292,8 @@ fn credentials_do_not_follow_an_upload_to_another_server() {
 
 #[test]
 fn a_registry_that_finds_a_layer_too_large_is_heard_though_it_closes_at_once() {
-    let s = with_image();
+    // More than waits in the sockets on the way, so that it is cut.
+    let s = with_image(16_000_000);
     let r = sending_to(UPLOAD, |asked| {
         (asked.method == "PATCH").then(|| {
             raw(|to| {
@@ -310,7 +311,7 @@ fn a_registry_that_finds_a_layer_too_large_is_heard_though_it_closes_at_once() {
 
 #[test]
 fn a_registry_that_wants_to_be_left_alone_for_a_while_is() {
-    let s = with_image();
+    let s = with_image(1_000_000);
     let refused = Arc::new(Mutex::new(None::<Instant>));
     let waited = Arc::new(Mutex::new(Vec::new()));
     let (at, noted) = (Arc::clone(&refused), Arc::clone(&waited));
