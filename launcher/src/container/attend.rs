@@ -307,6 +307,10 @@ mod tests {
     use super::*;
 
     /// What comes of a process that says `last` and ends by `script`.
+    #[expect(
+        clippy::zombie_processes,
+        reason = "it is waited for by its descriptor"
+    )]
     fn heard(last: &[Message], script: &str) -> Result<Executed, ContainerError> {
         let (ours, theirs) = Channel::pair().unwrap();
         for message in last {

@@ -269,7 +269,7 @@ fn to_the_end(
         tracing::debug!("root served");
         Ok(())
     });
-    let executed = executed.or_else(|e| Err(live.why_not_served().unwrap_or(e)))?;
+    let executed = executed.map_err(|e| live.why_not_served().unwrap_or(e))?;
     tracing::debug!("executed");
     drop(channel);
     if let Some(fd) = &executed.command {

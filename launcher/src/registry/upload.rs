@@ -71,7 +71,7 @@ struct Start {
 /// A part of a stream that could not be sent.
 enum Cut {
     /// It may be tried again, after as long as the registry said.
-    Again(RegistryError, Option<Duration>),
+    Again(Box<RegistryError>, Option<Duration>),
     Final(RegistryError),
 }
 
@@ -121,7 +121,7 @@ impl Client {
                     return Ok((digest, size));
                 }
                 Err(Cut::Final(error)) => return Err(error),
-                Err(Cut::Again(error, asked)) => (error, asked),
+                Err(Cut::Again(error, asked)) => (*error, asked),
             };
             self.http.check()?;
             if along.stop.load(Ordering::Relaxed) {
@@ -347,7 +347,7 @@ impl Client {
                 let again = worth_another(&error);
                 let error = self.broken(&doing, error);
                 return Err(if again {
-                    Cut::Again(error, None)
+                    Cut::Again(Box::new(error), None)
                 } else {
                     Cut::Final(error)
                 });
@@ -366,12 +366,12 @@ impl Client {
                 Ok((next, digest, len))
             }
             401 if self.refused(&answer, &scope, sent.as_deref()) => {
-                Err(Cut::Again(self.failure(&doing, answer), None))
+                Err(Cut::Again(Box::new(self.failure(&doing, answer)), None))
             }
             408 | 416 | 429 | 500..=599 => {
                 let asked = answer.headers().get("retry-after");
                 let asked = asked.and_then(|v| v.to_str().ok()).and_then(retry_after);
-                Err(Cut::Again(self.failure(&doing, answer), asked))
+                Err(Cut::Again(Box::new(self.failure(&doing, answer)), asked))
             }
             _ => Err(Cut::Final(self.failure(&doing, answer))),
         }
