@@ -3,7 +3,7 @@
 //! Every module has a typed error; `?` in a command turns any of them into a [`CliError`], which
 //! keeps the cause chain and looks up the next step to suggest in one table (`hint`).
 
-mod hint;
+pub(crate) mod hint;
 
 use std::{
     error::Error,

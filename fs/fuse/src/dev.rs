@@ -7,7 +7,7 @@ use std::{
     os::fd::OwnedFd,
     os::unix::ffi::OsStrExt,
     path::Path,
-    sync::{Arc, OnceLock},
+    sync::{Arc, OnceLock, mpsc},
     time::{Duration, SystemTime},
 };
 
@@ -98,6 +98,8 @@ pub(crate) struct Dev {
     pub(crate) watch: Watch,
     /// Filled by INIT.
     pub(crate) agreed: Arc<OnceLock<Agreed>>,
+    /// Goes with the last thread that serves.
+    pub(crate) _in_use: mpsc::Sender<()>,
 }
 
 fn caller(req: &Request, umask: u32) -> Caller {

@@ -2,7 +2,10 @@
 
 use std::{
     os::fd::OwnedFd,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        mpsc::{self, TryRecvError},
+    },
     thread::{self, JoinHandle},
 };
 
@@ -108,12 +111,14 @@ pub fn serve(fd: OwnedFd, union: Arc<Union>, options: ServeOptions) -> Result<Se
     let prepared = prepare(&fd, &operations, wished);
     let agreed = Arc::new(OnceLock::new());
     let device = fd.try_clone().ok().map(Arc::new);
+    let (in_use, unused) = mpsc::channel();
     let dev = Dev {
         operations: Arc::clone(&operations),
         ring_ready: prepared.is_ok(),
         device: fd.try_clone().ok(),
         watch: Watch::new(threads),
         agreed: Arc::clone(&agreed),
+        _in_use: in_use,
     };
     let session = Session::from_fd(dev, fd, audience, config)
         .map_err(|source| FuseError::Handshake { source })?;
@@ -139,7 +144,7 @@ pub fn serve(fd: OwnedFd, union: Arc<Union>, options: ServeOptions) -> Result<Se
     let thread = thread::Builder::new()
         .name("fuse-session".to_owned())
         .spawn(move || {
-            let ended = session.run();
+            let ended = still_served(session.run(), &unused);
             if let Some(ring) = ring {
                 // Ended by an unmount it ends by itself. Otherwise its hold on the device goes
                 // with it, so that no program waits for a server that is gone.
@@ -162,6 +167,24 @@ fn passes_through(agreed: Option<&Agreed>, device: Option<&Arc<OwnedFd>>) -> Res
             passthrough::probe(device)
         }
         _ => Err("this kernel does not offer it: that takes Linux 6.9".to_owned()),
+    }
+}
+
+/// How serving ended, after fuser's threads came to `ran`.
+///
+/// If one of its threads cannot be made, fuser gives up, while those it has go on. They are enough: with
+/// the ring gone, and the device still open, programs would wait for answers for ever.
+fn still_served(ran: std::io::Result<()>, unused: &mpsc::Receiver<()>) -> std::io::Result<()> {
+    let Err(error) = ran else { return Ok(()) };
+    match unused.try_recv() {
+        // Nobody serves.
+        Err(TryRecvError::Disconnected) => Err(error),
+        _ => {
+            tracing::warn!(%error, "the file system is served by fewer threads than it should be");
+            // Never sent to: it ends with the last of them.
+            let _ = unused.recv();
+            Ok(())
+        }
     }
 }
 

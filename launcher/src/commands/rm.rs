@@ -50,6 +50,9 @@ pub(super) fn remove(registry: &Registry, name: &str, force: bool) -> Result<(),
     if force && let Ok(state) = &state {
         stop::stop(registry, state, libc::SIGKILL, 0)?;
     }
+    if force && let Some(removed) = registry.remove_stray(&id) {
+        return removed;
+    }
     // With --rm its supervisor removed it just now.
     let held = match registry.hold(&id) {
         Err(ContainerError::NotFound(_)) if force => return Ok(()),

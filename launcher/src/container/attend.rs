@@ -115,18 +115,20 @@ pub(super) struct Executed {
     pub(super) command: Option<OwnedFd>,
 }
 
-/// Waits until the command is executed. `serve` gets the descriptor of the root file system.
+/// Waits until the command of `process` is executed. `serve` gets the descriptor of the root file system.
 ///
 /// # Errors
 /// [`ContainerError::Child`] if it could not be, or if a signal asked us to stop meanwhile.
 pub(super) fn until_executed(
     channel: &Channel,
+    process: &mut Process,
     signals: &Signals,
     serve: impl FnMut(OwnedFd) -> Result<(), ContainerError>,
 ) -> Result<Executed, ContainerError> {
     let mut got = Executed::default();
     match hear_until_executed(channel, signals, serve, &mut got) {
-        Ok(()) => Ok(got),
+        Ok(true) => Ok(got),
+        Ok(false) => Err(killed(process, got.command)),
         Err(e) => {
             // Nobody else waits for it: in the container it would stay a zombie.
             drop(got.command.map(Process::new));
@@ -135,12 +137,14 @@ pub(super) fn until_executed(
     }
 }
 
+/// Whether the command was executed; if not, its process is gone without a word.
 fn hear_until_executed(
     channel: &Channel,
     signals: &Signals,
     mut serve: impl FnMut(OwnedFd) -> Result<(), ContainerError>,
     got: &mut Executed,
-) -> Result<(), ContainerError> {
+) -> Result<bool, ContainerError> {
+    let mut executing = false;
     loop {
         let mut fds = [
             PollFd::new(channel, PollFlags::IN),
@@ -166,8 +170,12 @@ fn hear_until_executed(
         }
         let hear = ContainerError::host::<io::Error>("hear from the container");
         match channel.receive().map_err(hear)? {
-            None => return Ok(()),
-            Some((Message::Fuse, Some(fd))) => serve(fd)?,
+            None => return Ok(executing),
+            Some((Message::Executing, _)) => executing = true,
+            Some((Message::Fuse, Some(fd))) => {
+                // Without its process there is no mount to be served.
+                serve(fd).map_err(|e| last_words(channel).unwrap_or(e))?;
+            }
             Some((Message::Terminal, Some(fd))) => {
                 // Before the command can ask for it.
                 terminal::copy_size(&fd);
@@ -187,11 +195,10 @@ fn hear_until_executed(
     }
 }
 
-/// Why a process that has ended before its command was executed could not go on, if it has told. Does
-/// not wait.
+/// Why a process could not go on, if it has told. Does not wait: it tells before it ends.
 pub(super) fn last_words(channel: &Channel) -> Option<ContainerError> {
-    while channel.is_abandoned() {
-        if let Message::Failed(code, message, next) = channel.receive().ok()??.0 {
+    loop {
+        if let Message::Failed(code, message, next) = channel.receive_now().ok()??.0 {
             return Some(ContainerError::Child {
                 message,
                 next,
@@ -199,7 +206,29 @@ pub(super) fn last_words(channel: &Channel) -> Option<ContainerError> {
             });
         }
     }
-    None
+}
+
+/// The error of a process that ended on its way to `execve` without having told why.
+fn killed(process: &mut Process, command: Option<OwnedFd>) -> ContainerError {
+    // That of `--init` is not ours to wait for; the first process then ends as it did.
+    let command = command.and_then(|fd| Process::new(fd).wait().ok());
+    let code = command.or_else(|| process.wait().ok());
+    let signal = code.and_then(|code| Signal::try_from(code.checked_sub(128)?).ok());
+    let (how, next) = match signal {
+        Some(Signal::SIGKILL) => (
+            "was killed (SIGKILL)".to_owned(),
+            Some(
+                "the kernel does so where memory runs out: `dmesg` tells; give it more (--memory), or free some",
+            ),
+        ),
+        Some(signal) => (format!("was killed by {signal}"), None),
+        None => ("ended without a word".to_owned(), None),
+    };
+    ContainerError::Child {
+        message: format!("the process that was to execute the command {how}"),
+        next: next.map(str::to_owned),
+        code: 125,
+    }
 }
 
 /// Passes signals on to `process` until it ends; its exit code. `terminal` is kept at our
@@ -267,6 +296,52 @@ pub(super) fn until_ended(
                     }
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::process::{PidfdFlags, pidfd_open};
+
+    use super::*;
+
+    /// What comes of a process that says `last` and ends by `script`.
+    #[expect(
+        clippy::zombie_processes,
+        reason = "it is waited for by its descriptor"
+    )]
+    fn heard(last: &[Message], script: &str) -> Result<Executed, ContainerError> {
+        let (ours, theirs) = Channel::pair().unwrap();
+        for message in last {
+            theirs.send(message, None).unwrap();
+        }
+        drop(theirs);
+        let child = std::process::Command::new("sh")
+            .args(["-c", script])
+            .spawn()
+            .unwrap();
+        let pid = rustix::process::Pid::from_child(&child);
+        let mut process = Process::new(pidfd_open(pid, PidfdFlags::empty()).unwrap());
+        let none = nix::sys::signal::SigSet::empty();
+        let signals = Signals(SignalFd::new(&none).unwrap());
+        until_executed(&ours, &mut process, &signals, |_| Ok(()))
+    }
+
+    #[test]
+    fn a_process_that_ends_without_a_word_has_not_executed_its_command() {
+        assert!(heard(&[Message::Executing], "true").is_ok());
+        for (script, said) in [
+            ("kill -KILL $$", "was killed (SIGKILL)"),
+            ("kill -ABRT $$", "was killed by SIGABRT"),
+            ("exit 125", "ended without a word"),
+        ] {
+            let warned = [Message::Warning("careful".to_owned())];
+            let Err(e) = heard(&warned, script) else {
+                panic!("{script} counts as executed");
+            };
+            assert!(e.to_string().ends_with(said), "{e}");
+            assert_eq!(e.exit_code(), Some(125));
         }
     }
 }

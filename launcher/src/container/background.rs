@@ -58,10 +58,31 @@ pub fn split() -> Result<Side, ContainerError> {
             let status = rustix::io::retry_on_intr(|| {
                 waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED)
             });
-            let code = status.ok().flatten().and_then(|s| s.exit_status());
-            let code = code.and_then(|c| u8::try_from(c).ok()).filter(|c| *c != 0);
-            Ok(Side::Failed(code.unwrap_or(125)))
+            let status = status.map_err(ContainerError::host("wait for the supervisor"))?;
+            let code = status.as_ref().and_then(|s| s.exit_status());
+            match code.and_then(|c| u8::try_from(c).ok()).filter(|c| *c != 0) {
+                Some(code) => Ok(Side::Failed(code)),
+                // It could not say anything.
+                None => Err(unheard(status.and_then(|s| s.terminating_signal()))),
+            }
         }
+    }
+}
+
+fn unheard(signal: Option<i32>) -> ContainerError {
+    let by = signal.and_then(|n| nix::sys::signal::Signal::try_from(n).ok());
+    ContainerError::Child {
+        message: match by {
+            Some(by) => {
+                format!("the container's supervisor was killed by {by} before the command ran")
+            }
+            None => "the container's supervisor ended before the command ran".to_owned(),
+        },
+        next: Some(
+            "`dmesg` tells whether memory ran out; without -d there is no second process"
+                .to_owned(),
+        ),
+        code: 125,
     }
 }
 

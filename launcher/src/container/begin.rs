@@ -16,7 +16,7 @@ use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::{
     ContainerError,
-    attend::{Process, Signals},
+    attend::{self, Process, Signals},
     channel::{Channel, Message},
     idmap::{self, IdMaps, Writing},
     init::{self, Plan},
@@ -93,10 +93,13 @@ impl Begin {
             source: io::ErrorKind::NotFound.into(),
         })?;
         tracing::debug!("forked");
+        // One that is gone by then has told why.
+        let begun = maps.begin(pid);
+        let maps_begun = begun.map_err(|e| attend::last_words(&channel).unwrap_or(e))?;
         Ok(Begun {
             signals,
             attach,
-            maps: maps.begin(pid)?,
+            maps: maps_begun,
             process,
             pid,
             channel,

@@ -1,8 +1,8 @@
 //! What the supervisor and the container's first process say to each other while the container is
 //! being made: whole packets over a socket pair, some with a descriptor.
 //!
-//! The process's end is close-on-exec: when it closes without an error having been told, the
-//! command is being executed.
+//! The process's end is close-on-exec: when it closes after `Executing` and without an error having been
+//! told, the command runs. Without `Executing` the process was killed on the way.
 
 use std::{
     io::{self, IoSlice, IoSliceMut},
@@ -49,6 +49,8 @@ pub(super) enum Message {
     /// A descriptor of the process that becomes the command, where that is not the first one;
     /// comes with it.
     Joined,
+    /// Nothing is left to be done but to execute the command.
+    Executing,
     /// Something that does not stop the container from running.
     Warning(String),
     /// It cannot run; exit code, what happened, and the next step.
@@ -99,8 +101,20 @@ impl Channel {
 
     /// The next packet; `None` once the other end is closed.
     pub(super) fn receive(&self) -> io::Result<Option<(Message, Option<OwnedFd>)>> {
+        self.take(RecvFlags::empty())
+    }
+
+    /// The next packet if it is there already; `None` also if it is not.
+    pub(super) fn receive_now(&self) -> io::Result<Option<(Message, Option<OwnedFd>)>> {
+        match self.take(RecvFlags::DONTWAIT) {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            taken => taken,
+        }
+    }
+
+    fn take(&self, how: RecvFlags) -> io::Result<Option<(Message, Option<OwnedFd>)>> {
         // Most are of a few bytes: room for the longest would cost more than all else here.
-        let peek = RecvFlags::PEEK | RecvFlags::TRUNC;
+        let peek = how | RecvFlags::PEEK | RecvFlags::TRUNC;
         let (_, length) = retry(|| recv(&self.0, &mut [0_u8; 0], peek))?;
         let length = length.min(PACKET_MAX);
         let mut bytes = vec![0; length];
@@ -108,7 +122,12 @@ impl Channel {
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let got = retry(|| {
             let mut parts = [IoSliceMut::new(&mut bytes)];
-            recvmsg(&self.0, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC)
+            recvmsg(
+                &self.0,
+                &mut parts,
+                &mut control,
+                how | RecvFlags::CMSG_CLOEXEC,
+            )
         })?;
         if got.bytes == 0 {
             return Ok(None);
@@ -168,6 +187,7 @@ impl Message {
             Self::Fuse => Self::Fuse,
             Self::Terminal => Self::Terminal,
             Self::Joined => Self::Joined,
+            Self::Executing => Self::Executing,
             Self::Warning(text) => Self::Warning(short(text)),
             Self::Failed(code, text, next) => {
                 Self::Failed(*code, short(text), next.as_ref().map(short))
@@ -213,6 +233,20 @@ mod tests {
         let (message, _) = a.receive().unwrap().unwrap();
         assert!(matches!(message, Message::Failed(125, text, None) if text == "no /dev/fuse"));
         assert!(a.receive().unwrap().is_none());
+    }
+
+    #[test]
+    fn what_is_there_is_heard_without_waiting_for_more() {
+        let (a, b) = Channel::pair().unwrap();
+        assert!(a.receive_now().unwrap().is_none());
+        b.send(&Message::Executing, None).unwrap();
+        assert!(matches!(
+            a.receive_now().unwrap().unwrap().0,
+            Message::Executing
+        ));
+        assert!(a.receive_now().unwrap().is_none());
+        drop(b);
+        assert!(a.receive_now().unwrap().is_none());
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::{io, path::PathBuf};
 
+use crate::error::hint::of_limit;
+
 /// An error about a container: names the object and the cause; [`ContainerError::hint`] tells the
 /// next step.
 #[derive(Debug, thiserror::Error)]
@@ -68,9 +70,11 @@ pub enum ContainerError {
     /// The image says nothing to run, and neither does the command line.
     #[error("the image names no command, and none was given")]
     NoCommand,
-    /// The kernel made no user namespace.
-    #[error("the kernel does not let this user make a user namespace: {why}")]
+    /// The kernel made no namespace of that kind.
+    #[error("the kernel does not let this user make a {kind} namespace: {why}")]
     NoNamespaces {
+        /// As `/proc/sys/user/` has it: `user`, `mnt`.
+        kind: &'static str,
         /// What switched them off, where it is known.
         why: String,
         /// The next step.
@@ -185,8 +189,10 @@ impl ContainerError {
             ),
             Self::Limit { next, .. } => next.clone(),
             Self::Child { next, .. } => return next.clone(),
+            Self::Host { source, .. } | Self::Fuse(pellicle_fuse::FuseError::Serve { source }) => {
+                return source.raw_os_error().and_then(of_limit).map(str::to_owned);
+            }
             Self::File { .. }
-            | Self::Host { .. }
             | Self::Busy(_)
             | Self::Invalid { .. }
             | Self::Union(_)

@@ -63,6 +63,11 @@ impl IdMaps {
         }
         if geteuid().is_root() {
             let (uids, gids) = (own_map("uid_map")?, own_map("gid_map")?);
+            // As `unshare --map-root-user` leaves it.
+            if is_one(&uids) || is_one(&gids) {
+                let why = "the user namespace that this runs in has one id only";
+                return Ok(Self::single(Some(why.to_owned())));
+            }
             return Ok(Self {
                 uids: identity(&uids),
                 gids: identity(&gids),
@@ -352,6 +357,10 @@ fn parse_map(text: &str) -> Vec<Range> {
         .collect()
 }
 
+fn is_one(ranges: &[Range]) -> bool {
+    ranges.iter().map(|r| u64::from(r.size)).sum::<u64>() == 1
+}
+
 fn text(ranges: &[Range]) -> String {
     ranges
         .iter()
@@ -359,7 +368,11 @@ fn text(ranges: &[Range]) -> String {
         .collect()
 }
 
-/// What a refused user namespace is due to, and what to do.
+/// What to do where a limit on namespaces is reached.
+pub(super) const LIMITS: &str =
+    "see the limits in /proc/sys/user/, and whether namespaces are nested more than 32 deep";
+
+/// What refused namespaces are due to, and what to do.
 #[must_use]
 pub fn why_refused(source: std::io::Error) -> ContainerError {
     let setting = |path: &str| {
@@ -367,7 +380,14 @@ pub fn why_refused(source: std::io::Error) -> ContainerError {
             .ok()
             .and_then(|t| t.trim().parse::<i64>().ok())
     };
-    let (why, next) = if setting("/proc/sys/user/max_user_namespaces") == Some(0) {
+    // Made together with the user namespace, but counted outside of it.
+    let kind = ["mnt", "pid"].into_iter().find(|kind| {
+        source.raw_os_error() == Some(libc::ENOSPC)
+            && setting(&format!("/proc/sys/user/max_{kind}_namespaces")) == Some(0)
+    });
+    let (why, next) = if kind.is_some() {
+        ("its limit is 0", LIMITS)
+    } else if setting("/proc/sys/user/max_user_namespaces") == Some(0) {
         (
             "user.max_user_namespaces is 0",
             "as root: `sysctl -w user.max_user_namespaces=15000`",
@@ -385,10 +405,7 @@ pub fn why_refused(source: std::io::Error) -> ContainerError {
             "as root: `sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`, or give pellicle an AppArmor profile with `userns,`",
         )
     } else if source.raw_os_error() == Some(libc::ENOSPC) {
-        (
-            "a limit on namespaces is reached",
-            "see the limits in /proc/sys/user/, and whether namespaces are nested more than 32 deep",
-        )
+        ("a limit on namespaces is reached", LIMITS)
     } else if source.raw_os_error() == Some(libc::EPERM) {
         (
             "something around this process forbids them",
@@ -401,6 +418,7 @@ pub fn why_refused(source: std::io::Error) -> ContainerError {
         )
     };
     ContainerError::NoNamespaces {
+        kind: kind.unwrap_or("user"),
         why: why.to_owned(),
         next,
         source,
@@ -435,5 +453,6 @@ mod tests {
         assert_eq!(text(&identity(&own)), "0 0 4294967295\n");
         let nested = parse_map("0 1000 1\n1 100000 65536\n");
         assert_eq!(text(&identity(&nested)), "0 0 1\n1 1 65536\n");
+        assert!(!is_one(&own) && !is_one(&nested) && is_one(&parse_map("0 1000 1\n")));
     }
 }

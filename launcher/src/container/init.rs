@@ -32,7 +32,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     caps,
     channel::{Channel, Message},
-    cpus, mounts,
+    cpus, idmap, mounts,
     passwd::Identity,
     prefetch, reaper,
     seccomp::{self, Filters},
@@ -86,12 +86,12 @@ fn build(
     // Whatever the caller's shell left open is not the container's.
     sys::close_on_exec_from(3).doing("close descriptors (Linux 5.11 or newer is needed)")?;
     // What follows is done while the id maps are written.
-    unshare(own).doing("make namespaces")?;
+    unshare(own).map_err(no_namespaces)?;
     let plan = &hear_plan(channel)?;
     let is_namespace = |n| namespaces_of(&plan.spec).contains(&n);
     // Where there are limits, that of cgroups is made when this process is in its own.
     if !plan.has_cgroup && is_namespace(LinuxNamespaceType::Cgroup) {
-        unshare(CloneFlags::CLONE_NEWCGROUP).doing("make a cgroup namespace")?;
+        unshare(CloneFlags::CLONE_NEWCGROUP).map_err(no_namespaces)?;
     }
     let process = process_of(&plan.spec)?;
     let none = LinuxCapabilities::default();
@@ -130,6 +130,18 @@ fn build(
         is_console: true,
     };
     become_command(process, &identity, &command, &place)
+}
+
+fn no_namespaces(e: nix::errno::Errno) -> Failed {
+    let failed = Failed::new(125, format!("cannot make namespaces: {}", e.desc()));
+    match e {
+        nix::errno::Errno::ENOSPC => Failed::new(
+            125,
+            "cannot make namespaces: a limit on them is reached (No space left on device)",
+        )
+        .with_next(idmap::LIMITS),
+        _ => failed,
+    }
 }
 
 /// Waits for the supervisor to say what is to be made.
@@ -231,7 +243,7 @@ fn enter_root(plan: &Plan, command: &Command) -> Result<Option<JoinHandle<()>>, 
     mounts::attach(&detached)?;
     if plan.has_cgroup {
         // Only now: the root of the cgroup namespace is where its maker is at that moment.
-        unshare(CloneFlags::CLONE_NEWCGROUP).doing("make a cgroup namespace")?;
+        unshare(CloneFlags::CLONE_NEWCGROUP).map_err(no_namespaces)?;
     }
     if let Some(process) = plan.spec.process().as_ref() {
         let cwd = process.cwd();
@@ -272,6 +284,11 @@ pub(super) fn become_command(
         .filters
         .install()
         .map_err(|e| Failed::new(125, format!("cannot install the system call filter: {e}")))?;
+    let supervisor = "tell the supervisor that the command is executed";
+    place
+        .channel
+        .send(&Message::Executing, None)
+        .doing(supervisor)?;
     Err(command.execute())
 }
 
@@ -291,7 +308,8 @@ pub(super) fn become_root(single_id: bool) -> Result<(), Failed> {
     use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
     let (uid, gid) = (rustix::fs::Uid::ROOT, rustix::fs::Gid::ROOT);
-    if !single_id {
+    // With a single id, and below a user namespace whose maker had to give the right up.
+    if !single_id && may_set_groups() {
         set_thread_groups(&[]).doing("leave the host's groups")?;
     }
     set_thread_res_gid(gid, gid, gid).doing("become group 0")?;
@@ -313,15 +331,18 @@ fn change_user(identity: &Identity) -> Result<(), Failed> {
             _ => failed,
         }
     };
-    // With a single id, groups cannot be set, and what there is cannot be left.
-    let may_set_groups = fs::read("/proc/self/setgroups").is_ok_and(|t| t.starts_with(b"allow"));
-    if may_set_groups {
+    if may_set_groups() {
         let groups: Vec<Gid> = identity.groups.iter().map(|g| Gid::from_raw(*g)).collect();
         set_thread_groups(&groups).doing("set the supplementary groups")?;
     }
     let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
     set_thread_res_gid(gid, gid, gid).map_err(|e| unmapped("group", identity.gid, e))?;
     set_thread_res_uid(uid, uid, uid).map_err(|e| unmapped("user", identity.uid, e))
+}
+
+/// Whether groups can be set, and those that there are can be left (user_namespaces(7)).
+fn may_set_groups() -> bool {
+    fs::read("/proc/self/setgroups").is_ok_and(|t| t.starts_with(b"allow"))
 }
 
 fn take_streams(process: &Process, identity: &Identity, place: &Place<'_>) -> Result<(), Failed> {
@@ -451,11 +472,10 @@ impl Command {
                 .collect()
         };
         let c = |texts: Vec<String>| -> Result<Vec<CString>, Failed> {
+            let nul = |t: String| Failed::new(125, format!("{t:?}: it holds a NUL byte"));
             texts
                 .into_iter()
-                .map(|t| {
-                    CString::new(t).map_err(|_| Failed::new(125, "an argument holds a NUL byte"))
-                })
+                .map(|t| CString::new(t.as_str()).map_err(|_| nul(t)))
                 .collect()
         };
         Ok(Self {

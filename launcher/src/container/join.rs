@@ -21,10 +21,11 @@ use super::{
     attend::{self, Process, Signals},
     begin,
     channel::{Channel, Message},
+    environ::Environment,
     init::{self, Command, Place, Streams},
     names, passwd,
     seccomp::{self, Filters},
-    spec::{assign, namespaces_of},
+    spec::namespaces_of,
     state::{State, Status},
     step::{Doing, Failed},
     streams::{self, Attach},
@@ -110,7 +111,7 @@ pub fn run(
     state.cgroup.add(pid)?;
     ours.tell(&Message::Go, None)
         .map_err(prepare("start the command"))?;
-    let executed = attend::until_executed(&ours, &signals, |_| Ok(()))?;
+    let executed = attend::until_executed(&ours, &mut helper, &signals, |_| Ok(()))?;
     helper.wait()?;
     let mut command = Process::new(executed.command.ok_or_else(not_running)?);
     on_executed().map_err(prepare("tell that the command runs"))?;
@@ -126,12 +127,12 @@ pub fn run(
 
 fn process(state: &State, spec: &Spec, exec: &Exec) -> Result<SpecProcess, ContainerError> {
     let mut process = spec.process().clone().unwrap_or_default();
-    let mut env = process.env().clone().unwrap_or_default();
-    if exec.tty && !env.iter().any(|e| e.starts_with("TERM=")) {
-        env.push("TERM=xterm".to_owned());
+    let mut env = Environment::of(process.env().clone().unwrap_or_default());
+    if exec.tty && !env.has("TERM") {
+        env.set("TERM=xterm".to_owned());
     }
     for text in &exec.env {
-        assign(&mut env, text)?;
+        env.assign(text)?;
     }
     if let Some(dir) = &exec.workdir {
         if !dir.starts_with('/') {
@@ -149,7 +150,7 @@ fn process(state: &State, spec: &Spec, exec: &Exec) -> Result<SpecProcess, Conta
         ));
     }
     process
-        .set_env(Some(env))
+        .set_env(Some(env.into_vec()))
         .set_args(Some(exec.command.clone()))
         .set_terminal(Some(exec.tty));
     Ok(process)

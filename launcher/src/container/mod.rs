@@ -30,6 +30,7 @@ pub mod caps;
 pub mod cgroup;
 mod channel;
 mod cpus;
+mod environ;
 mod error;
 pub mod health;
 pub mod idmap;

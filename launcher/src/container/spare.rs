@@ -18,9 +18,40 @@ fn places(containers: &Path) -> impl Iterator<Item = PathBuf> {
 }
 
 /// Makes `new` of one that was kept in `containers`; whether there was one. It has an empty upper's
-/// directories in it.
+/// directories in it: whatever else has the name of one goes.
 pub(super) fn take(containers: &Path, new: &Path) -> bool {
-    places(containers).any(|place| fs::rename(place, new).is_ok())
+    places(containers).any(|place| {
+        let taken = fs::rename(place, new).is_ok();
+        if taken && !is_spare(new) {
+            discard(new);
+            return false;
+        }
+        taken
+    })
+}
+
+/// Whether `dir` and an upper's directories in it are directories, not links out of the store.
+fn is_spare(dir: &Path) -> bool {
+    let upper = dir.join(UPPER);
+    is_directory(dir)
+        && is_directory(&upper)
+        && is_directory(&Journal::data_dir(&upper))
+        && fs::read_dir(dir).is_ok_and(|entries| entries.count() == 1)
+        && fs::read_dir(upper).is_ok_and(|entries| entries.count() == 1)
+}
+
+/// Whether there is a directory, and no link to one.
+pub(super) fn is_directory(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir())
+}
+
+/// Removes whatever has that name, following no link.
+pub(super) fn discard(path: &Path) {
+    let _ = if is_directory(path) {
+        fs::remove_dir_all(path)
+    } else {
+        fs::remove_file(path)
+    };
 }
 
 /// Empties the container directory `gone` and keeps it in `containers`; whether it did. If not, it is to be
@@ -34,7 +65,12 @@ pub(super) fn keep(containers: &Path, gone: &Path) -> bool {
 
 /// `None` if there is more in it than a short container leaves.
 fn empty(gone: &Path) -> Option<()> {
-    let cleared = Journal::clear_out(&gone.join(UPPER)).ok()?;
+    let upper = gone.join(UPPER);
+    let own = [gone, &upper, &Journal::data_dir(&upper)];
+    if !own.into_iter().all(is_directory) {
+        return None;
+    }
+    let cleared = Journal::clear_out(&upper).ok()?;
     for entry in fs::read_dir(gone).ok()?.take_while(|_| cleared) {
         let entry = entry.ok()?;
         if entry.file_name() != UPPER {
@@ -97,6 +133,48 @@ mod tests {
         drop(used(&gone));
         fs::create_dir(gone.join("more")).expect("make");
         assert!(!keep(top.path(), &gone));
+    }
+
+    #[test]
+    fn what_has_the_name_of_one_goes_and_no_link_is_followed() {
+        use std::os::unix::fs::symlink;
+
+        let top = tempfile::tempdir().expect("dir");
+        let outside = top.path().join("outside");
+        fs::create_dir_all(outside.join(UPPER).join("data")).expect("make");
+        fs::write(outside.join("keep"), "x").expect("write");
+        let (place, new) = (top.path().join(".spare-0"), top.path().join(".new-1"));
+        let makes: [(&str, &dyn Fn()); 5] = [
+            ("a file", &|| fs::write(&place, "x").expect("write")),
+            ("a link", &|| symlink(&outside, &place).expect("link")),
+            ("a link to nothing", &|| {
+                symlink("no", &place).expect("link")
+            }),
+            ("a link in it", &|| {
+                fs::create_dir(&place).expect("make");
+                symlink(outside.join(UPPER), place.join(UPPER)).expect("link");
+            }),
+            ("more in it", &|| {
+                fs::create_dir_all(place.join(UPPER).join("data")).expect("make");
+                fs::write(place.join("lock"), "x").expect("write");
+            }),
+        ];
+        for (what, make) in makes {
+            make();
+            assert!(!take(top.path(), &new), "{what}");
+            assert!(fs::symlink_metadata(&new).is_err(), "{what} is left");
+            assert!(fs::symlink_metadata(&place).is_err(), "{what} is left");
+        }
+        let gone = top.path().join(".gone-1");
+        symlink(&outside, &gone).expect("link");
+        assert!(!keep(top.path(), &gone));
+        discard(&gone);
+        fs::create_dir(&gone).expect("make");
+        symlink(outside.join(UPPER), gone.join(UPPER)).expect("link");
+        assert!(!keep(top.path(), &gone));
+        discard(&gone);
+        assert!(outside.join("keep").exists());
+        assert!(outside.join(UPPER).join("data").is_dir());
     }
 
     #[test]

@@ -170,13 +170,15 @@ impl State {
 /// # Errors
 /// [`ContainerError::Damaged`] and the host's errors.
 pub(super) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, ContainerError> {
-    let size = fs::metadata(path)
-        .map_err(ContainerError::file("read", path))?
-        .len();
+    let meta = fs::metadata(path).map_err(ContainerError::file("read", path))?;
+    let size = meta.len();
     let damaged = |detail: String| ContainerError::Damaged {
         path: path.to_owned(),
         detail,
     };
+    if !meta.is_file() {
+        return Err(damaged("it is no regular file".to_owned()));
+    }
     if size > SIZE_MAX {
         return Err(damaged(format!("it has {size} bytes")));
     }
@@ -260,5 +262,9 @@ mod tests {
         );
         fs::write(&path, text.replace('c', "d")).unwrap();
         assert!(State::load(&dir).is_err());
+        fs::remove_file(&path).unwrap();
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let e = State::load(&dir).unwrap_err();
+        assert!(matches!(e, ContainerError::Damaged { .. }), "a FIFO: {e}");
     }
 }

@@ -3,6 +3,7 @@
 use std::{fmt::Display, io};
 
 use super::channel::{Channel, Message};
+use crate::error::hint::of_limit;
 
 /// Why the container's first process could not be prepared or executed.
 #[derive(Debug)]
@@ -45,7 +46,11 @@ impl<T, E: Into<io::Error>> Doing<T> for Result<T, E> {
     fn doing(self, what: impl Display) -> Result<T, Failed> {
         self.map_err(|e| {
             let e: io::Error = e.into();
-            Failed::new(125, format!("cannot {what}: {e}"))
+            let next = e.raw_os_error().and_then(of_limit).map(str::to_owned);
+            Failed {
+                next,
+                ..Failed::new(125, format!("cannot {what}: {e}"))
+            }
         })
     }
 }

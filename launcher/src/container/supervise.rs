@@ -40,6 +40,9 @@ use crate::events::{self, Event};
 /// How long the kernel gets to take the mount down after the last process ended.
 const UNMOUNT_PATIENCE: Duration = Duration::from_secs(3);
 
+/// How long the server gets to say that it has ended. Without a process the mount goes, and it ends.
+const SERVER_PATIENCE: Duration = Duration::from_millis(50);
+
 /// A container to be run, and how.
 pub struct Run<'a> {
     /// The store of its image.
@@ -167,6 +170,17 @@ struct Live {
 }
 
 impl Live {
+    /// Why its root is not served any more, if that is so: what the container's process then says is only
+    /// what came of it.
+    fn why_not_served(&mut self) -> Option<ContainerError> {
+        let deadline = Instant::now() + SERVER_PATIENCE;
+        while !self.server.as_ref()?.is_finished() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let server = self.server.take_if(|server| server.is_finished())?;
+        server.join().err().map(ContainerError::from)
+    }
+
     /// Waits until the kernel has handed back everything written, and closes the journal.
     fn close(self) -> Result<(), ContainerError> {
         let deadline = Instant::now() + UNMOUNT_PATIENCE;
@@ -243,7 +257,7 @@ fn to_the_end(
     channel
         .tell(&Message::Be(identity), None)
         .map_err(starting("start the container"))?;
-    let executed = attend::until_executed(&channel, &signals, |fd| {
+    let executed = attend::until_executed(&channel, &mut process, &signals, |fd| {
         let options = ServeOptions {
             transport: run.state.settings.transport.into(),
             opens: run.state.settings.opens.into(),
@@ -254,7 +268,8 @@ fn to_the_end(
         live.server = Some(server);
         tracing::debug!("root served");
         Ok(())
-    })?;
+    });
+    let executed = executed.map_err(|e| live.why_not_served().unwrap_or(e))?;
     tracing::debug!("executed");
     drop(channel);
     if let Some(fd) = &executed.command {

@@ -54,7 +54,7 @@ fn of_one(error: &(dyn Error + 'static)) -> Option<String> {
         };
     }
     if let Some(e) = error.downcast_ref::<io::Error>() {
-        return of_errno(e.raw_os_error()?).map(str::to_owned);
+        return of_errno(errno_of(e)?).map(str::to_owned);
     }
     if let Some(e) = error.downcast_ref::<rustix::io::Errno>() {
         return of_errno(e.raw_os_error()).map(str::to_owned);
@@ -94,6 +94,16 @@ fn of_image(error: &ImageError) -> Option<String> {
     })
 }
 
+/// The number of `error`, also where a library put a path of its own around it.
+fn errno_of(error: &io::Error) -> Option<i32> {
+    error.raw_os_error().or(match error.kind() {
+        io::ErrorKind::StorageFull => Some(libc::ENOSPC),
+        io::ErrorKind::QuotaExceeded => Some(libc::EDQUOT),
+        io::ErrorKind::ReadOnlyFilesystem => Some(libc::EROFS),
+        _ => None,
+    })
+}
+
 fn of_errno(errno: i32) -> Option<&'static str> {
     Some(match errno {
         libc::ENOSPC => {
@@ -106,7 +116,19 @@ fn of_errno(errno: i32) -> Option<&'static str> {
             "check the owner and mode of that path; a store of your own goes where --root DIR or PELLICLE_ROOT says"
         }
         libc::EROFS => "that file system is read-only: put the store elsewhere with --root DIR",
+        libc::EMFILE | libc::ENFILE => return of_limit(errno),
+        _ => return None,
+    })
+}
+
+/// The next step where a limit keeps the host from giving more files, processes or threads. Only for what
+/// makes such things: elsewhere `EAGAIN` means something else.
+pub(crate) fn of_limit(errno: i32) -> Option<&'static str> {
+    Some(match errno {
         libc::EMFILE | libc::ENFILE => "too many open files: raise the limit with `ulimit -n`",
+        libc::EAGAIN => {
+            "no more processes and threads are to be had: raise the limit with `ulimit -u`, or that of the cgroup (--pids-limit)"
+        }
         _ => return None,
     })
 }

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io::{self, Read as _},
-    os::unix::fs::MetadataExt as _,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -157,7 +157,11 @@ impl Follow {
 }
 
 fn opened(path: &Path) -> io::Result<Option<File>> {
-    match File::open(path) {
+    let open = File::options()
+        .read(true)
+        .custom_flags(journal::SAFELY)
+        .open(path);
+    match open.and_then(journal::regular) {
         Ok(file) => Ok(Some(file)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e),

@@ -8,7 +8,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
-    os::unix::fs::{FileExt as _, MetadataExt as _},
+    os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -74,7 +74,9 @@ fn open(root: &Path, path: &Path) -> io::Result<File> {
             .read(true)
             .append(true)
             .create(true)
+            .custom_flags(SAFELY)
             .open(path)
+            .and_then(regular)
     };
     match open() {
         Err(e) if e.kind() == io::ErrorKind::NotFound && root.is_dir() => {
@@ -82,6 +84,19 @@ fn open(root: &Path, path: &Path) -> io::Result<File> {
             open()
         }
         other => other,
+    }
+}
+
+/// How a file of events is opened: through no link out of the store, and without waiting for the other end
+/// of a FIFO.
+pub(super) const SAFELY: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+
+/// `file`, if it is what can be a file of events.
+pub(super) fn regular(file: File) -> io::Result<File> {
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::Error::other("the file of events is no regular file"))
     }
 }
 
@@ -153,6 +168,24 @@ mod tests {
             .map(|n| format!("sha256:{n}"))
             .collect();
         assert_eq!(all, last, "the newest, and all in order");
+    }
+
+    #[test]
+    fn what_is_no_file_is_neither_waited_for_nor_followed() {
+        let root = tempfile::tempdir().unwrap();
+        let (path, outside) = (file(root.path()), root.path().join("outside"));
+        fs::create_dir(dir(root.path())).unwrap();
+        fs::write(&outside, "mine").unwrap();
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(append(root.path(), &[event(1)]).is_err());
+        assert!(crate::events::read(root.path()).is_err());
+        for target in [Path::new("/dev/full"), &outside] {
+            fs::remove_file(&path).unwrap();
+            std::os::unix::fs::symlink(target, &path).unwrap();
+            assert!(append(root.path(), &[event(1)]).is_err());
+            assert!(crate::events::read(root.path()).is_err());
+        }
+        assert_eq!(fs::read_to_string(&outside).unwrap(), "mine");
     }
 
     #[test]

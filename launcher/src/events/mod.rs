@@ -1,17 +1,22 @@
 //! What happens in a store, for scripts: one line for each event in `events/journal`.
 //!
 //! There is no daemon that could tell, so whoever does something appends a line. That must cost nothing
-//! that a start would notice and never fail a command: an event that cannot be written is only logged.
+//! that a start would notice and never fail a command: of an event that cannot be written a
+//! warning tells, once.
 
 mod follow;
 mod journal;
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use pellicle_store::Digest;
 use serde::{Deserialize, Serialize};
 
-use crate::{container::state::State, image::familiar};
+use crate::{container::state::State, image::familiar, output::Output};
 
 pub use follow::{Follow, read};
 
@@ -100,7 +105,14 @@ pub fn note(root: &Path, events: &[Event]) {
     if events.is_empty() {
         return;
     }
-    if let Err(error) = journal::append(root, events) {
-        tracing::info!(%error, "an event is not written down");
+    static TOLD: AtomicBool = AtomicBool::new(false);
+    if let Err(error) = journal::append(root, events)
+        && !TOLD.swap(true, Ordering::Relaxed)
+    {
+        let path = journal::file(root);
+        Output::detect().warn(format_args!(
+            "`pellicle events` will miss something: cannot write {}: {error}",
+            path.display()
+        ));
     }
 }

@@ -5,8 +5,9 @@
 //! container's layers in the store even when its image is no longer listed.
 
 use std::{
-    fs::{self, File},
+    fs::{self, OpenOptions},
     io::{self, Read as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::Path,
 };
 
@@ -49,7 +50,12 @@ pub fn container_uses(root: &Path) -> Result<Vec<ContainerUse>, ImageError> {
     for entry in entries {
         let entry = entry.map_err(ImageError::io("list", &dir))?;
         let path = entry.path().join("state.json");
-        let file = match File::open(&path) {
+        // Without waiting for the other end of a FIFO.
+        let open = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(&path);
+        let file = match open {
             Ok(file) => file,
             // Being made or being removed; who makes one holds the store's lock meanwhile.
             Err(e)

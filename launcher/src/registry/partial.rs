@@ -8,6 +8,7 @@
 use std::{
     fs::{self, File},
     io::{self, Read, Seek as _, SeekFrom, Write as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -27,12 +28,40 @@ fn dir(root: &Path) -> PathBuf {
 /// Removes what no pull in progress holds.
 pub(crate) fn sweep(root: &Path) {
     for entry in fs::read_dir(dir(root)).into_iter().flatten().flatten() {
-        if let Ok(file) = File::open(entry.path())
+        let path = entry.path();
+        if let Ok(file) = opened(&path)
             && flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
         {
-            let _ = fs::remove_file(entry.path());
+            let _ = fs::remove_file(path);
         }
     }
+}
+
+/// Opens the file of a layer, or makes it; what lies there and cannot be one goes.
+fn opened(path: &Path) -> io::Result<File> {
+    let open = || {
+        File::options()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            .open(path)
+    };
+    discard_other(path);
+    open().or_else(|_| {
+        fs::remove_file(path)?;
+        open()
+    })
+}
+
+/// Removes what cannot be the file of a layer.
+fn discard_other(path: &Path) {
+    let _ = match fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
+        Ok(meta) if !meta.is_file() => fs::remove_file(path),
+        _ => Ok(()),
+    };
 }
 
 /// The file of a layer that is being fetched.
@@ -55,12 +84,7 @@ impl Partial {
         let dir = dir(store.root());
         let path = dir.join(blob.hex());
         let opened = fs::create_dir_all(&dir).and_then(|()| {
-            let file = File::options()
-                .create(true)
-                .truncate(false)
-                .read(true)
-                .write(true)
-                .open(&path)?;
+            let file = opened(&path)?;
             flock(&file, FlockOperation::NonBlockingLockExclusive)?;
             let had = file.metadata()?.len();
             Ok((file, had))
@@ -73,10 +97,8 @@ impl Partial {
             }
         };
         // One that was removed between opening and locking is nobody's.
-        let is_there = fs::metadata(&path).is_ok_and(|there| {
-            use std::os::unix::fs::MetadataExt as _;
-            file.metadata().is_ok_and(|own| own.ino() == there.ino())
-        });
+        let is_there = fs::metadata(&path)
+            .is_ok_and(|there| file.metadata().is_ok_and(|own| own.ino() == there.ino()));
         let mut partial = Self { path, file, had };
         if had >= size {
             // All of it, and yet it is no layer of the store: it is none.

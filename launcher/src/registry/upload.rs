@@ -7,6 +7,7 @@ use std::{
     fs::File,
     io::{self, Read},
     sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
 };
 
 use pellicle_store::{
@@ -20,6 +21,7 @@ use super::{
     client::{Call, worth_another},
     compress::{Compression, with_archive},
     http::{Request, Sent, resolve},
+    retry::retry_after,
 };
 
 /// What is sent.
@@ -55,10 +57,21 @@ pub(super) struct Along<'a> {
     pub(super) progress: &'a dyn Progress,
 }
 
+/// How a stream is sent.
+#[derive(Clone, Copy)]
+struct Start {
+    /// The first byte of it that the registry has not got.
+    at: u64,
+    /// The registry is asked before whether it takes it (`Expect: 100-continue`, RFC 9110, 10.1.1). One
+    /// that refuses and closes while the stream comes is not heard, which looks like a cut: so not the
+    /// first time, since it costs a round trip, and a second where the registry does not know of it.
+    asks: bool,
+}
+
 /// A part of a stream that could not be sent.
 enum Cut {
-    /// It may be tried again.
-    Again(RegistryError),
+    /// It may be tried again, after as long as the registry said.
+    Again(Box<RegistryError>, Option<Duration>),
     Final(RegistryError),
 }
 
@@ -98,13 +111,17 @@ impl Client {
         let mut failed = 0;
         let mut upload = self.fresh()?;
         loop {
-            let (error, got) = match self.stream(store, content, &upload, at, along) {
+            let start = Start {
+                at,
+                asks: failed > 0,
+            };
+            let (error, asked) = match self.stream(store, content, &upload, start, along) {
                 Ok((next, digest, size)) => {
                     self.finish(&next, &digest)?;
                     return Ok((digest, size));
                 }
                 Err(Cut::Final(error)) => return Err(error),
-                Err(Cut::Again(error)) => (error, at),
+                Err(Cut::Again(error, asked)) => (*error, asked),
             };
             self.http.check()?;
             if along.stop.load(Ordering::Relaxed) {
@@ -115,10 +132,10 @@ impl Client {
             }
             failed += 1;
             tracing::info!(%error, "going on after a cut of an upload");
-            self.retry.pause(failed, None, &self.http)?;
+            self.retry.pause(failed, asked, &self.http)?;
             match self.progress_of(&upload) {
                 Ok((next, reached)) => {
-                    if reached > got {
+                    if reached > at {
                         failed = 1;
                     }
                     (upload, at) = (next, reached);
@@ -184,12 +201,24 @@ impl Client {
             .headers()
             .get("location")
             .and_then(|l| l.to_str().ok());
-        location.and_then(|l| resolve(base, l)).ok_or_else(|| {
-            RegistryError::invalid(
-                "the registry's answer to an upload",
-                "it does not say where to send",
-            )
-        })
+        let what = "the registry's answer to an upload";
+        let next = location
+            .and_then(|l| resolve(base, l))
+            .ok_or_else(|| RegistryError::invalid(what, "it does not say where to send"))?;
+        let secure = |url: &Uri| url.scheme_str() == Some("https");
+        if secure(base) && !secure(&next) && !self.endpoint.insecure {
+            return Err(RegistryError::invalid(what, "it leads away from TLS"));
+        }
+        Ok(next)
+    }
+
+    /// Where an upload goes on: at the same place if nothing else is said.
+    fn next<B>(&self, answer: &Response<B>, upload: &Uri) -> Result<Uri, RegistryError> {
+        if answer.headers().contains_key("location") {
+            self.location(answer, upload)
+        } else {
+            Ok(upload.clone())
+        }
     }
 
     /// How many bytes of an upload the registry has.
@@ -206,21 +235,17 @@ impl Client {
         let end = range.and_then(|r| r.rsplit_once('-')?.1.trim().parse::<u64>().ok());
         // `0-0` is nothing, though it could be one byte: that one is then sent again.
         let reached = end.map_or(0, |end| if end == 0 { 0 } else { end.saturating_add(1) });
-        Ok((
-            self.location(&answer, upload)
-                .unwrap_or_else(|_| upload.clone()),
-            reached,
-        ))
+        Ok((self.next(&answer, upload)?, reached))
     }
 
-    /// Sends `content` from byte `at` on; gives where it is to be finished, and digest and size of all
+    /// Sends `content` as `start` says; gives where it is to be finished, and digest and size of all
     /// of it.
     fn stream(
         &self,
         store: &Store,
         content: &Content<'_>,
         upload: &Uri,
-        at: u64,
+        start: Start,
         along: &Along<'_>,
     ) -> Result<(Uri, Digest, u64), Cut> {
         match content {
@@ -229,7 +254,8 @@ impl Client {
                     .blobs()
                     .open(digest)
                     .map_err(|e| Cut::Final(e.into()))?;
-                let (next, found, len) = self.patch(&mut &file, Some(*size), upload, at, along)?;
+                let (next, found, len) =
+                    self.patch(&mut &file, Some(*size), upload, start, along)?;
                 if found != *digest {
                     let why = format!(
                         "its bytes have the digest {found}; `pellicle store verify --repair` tells more"
@@ -244,7 +270,7 @@ impl Client {
             Content::Layer(diff_id, how, cancel) => {
                 let mut cut = None;
                 let made = with_archive(store, diff_id, *how, cancel, |archive| {
-                    match self.patch(archive, None, upload, at, along) {
+                    match self.patch(archive, None, upload, start, along) {
                         Ok(sent) => Ok(Some(sent)),
                         Err(Cut::Final(error)) => Err(error),
                         Err(again) => {
@@ -269,7 +295,7 @@ impl Client {
         from: &mut dyn Read,
         size: Option<u64>,
         upload: &Uri,
-        at: u64,
+        Start { at, asks }: Start,
         along: &Along<'_>,
     ) -> Result<(Uri, Digest, u64), Cut> {
         let doing = format!("push to {}", self.endpoint.full());
@@ -301,6 +327,9 @@ impl Client {
         if let (true, Some(size)) = (at > 0, size.filter(|s| *s > at)) {
             headers.push(("content-range", format!("{at}-{}", size - 1)));
         }
+        if asks {
+            headers.push(("expect", "100-continue".to_owned()));
+        }
         let sent = self.authorization(&scope).map_err(Cut::Final)?;
         if self.is_own(upload) {
             headers.extend(sent.clone().map(|a| ("authorization", a)));
@@ -318,7 +347,7 @@ impl Client {
                 let again = worth_another(&error);
                 let error = self.broken(&doing, error);
                 return Err(if again {
-                    Cut::Again(error)
+                    Cut::Again(Box::new(error), None)
                 } else {
                     Cut::Final(error)
                 });
@@ -326,9 +355,7 @@ impl Client {
         };
         match answer.status().as_u16() {
             200..=299 => {
-                let next = self
-                    .location(&answer, upload)
-                    .unwrap_or_else(|_| upload.clone());
+                let next = self.next(&answer, upload).map_err(Cut::Final)?;
                 // All of it must have been read, or the digest is not that of the blob.
                 io::copy(&mut counted, &mut io::sink()).map_err(|source| {
                     Cut::Final(RegistryError::Layer(pellicle_union::CommitError::Write {
@@ -339,9 +366,13 @@ impl Client {
                 Ok((next, digest, len))
             }
             401 if self.refused(&answer, &scope, sent.as_deref()) => {
-                Err(Cut::Again(self.failure(&doing, answer)))
+                Err(Cut::Again(Box::new(self.failure(&doing, answer)), None))
             }
-            408 | 416 | 429 | 500..=599 => Err(Cut::Again(self.failure(&doing, answer))),
+            408 | 416 | 429 | 500..=599 => {
+                let asked = answer.headers().get("retry-after");
+                let asked = asked.and_then(|v| v.to_str().ok()).and_then(retry_after);
+                Err(Cut::Again(Box::new(self.failure(&doing, answer)), asked))
+            }
             _ => Err(Cut::Final(self.failure(&doing, answer))),
         }
     }

@@ -1,9 +1,15 @@
 //! Pulls that are ended, that run at the same time, and that have no room.
 
-use std::{io::Write as _, process::Command, thread, time::Duration};
+use std::{
+    fs, io::Write as _, os::unix::fs::PermissionsExt as _, path::Path, process::Command, thread,
+    time::Duration,
+};
 
 use flate2::{Compression, write::GzEncoder};
-use nix::sys::signal::Signal;
+use nix::{
+    sys::{signal::Signal, stat::Mode},
+    unistd::mkfifo,
+};
 use pellicle_tests::{
     Cmd, TestStore, Who,
     archive::{Archive, kind},
@@ -188,4 +194,60 @@ fn a_layer_that_unpacks_to_more_than_there_is_room_for_leaves_the_store_usable()
     out.failed_clearly(1, &["no space left"]);
     let _ = (tidy.succeeded(), next.succeeded());
     assert_eq!(count, 1);
+}
+
+#[test]
+fn what_was_kept_of_a_layer_and_is_damaged_is_fetched_anew() {
+    let image = Made::of(&[Archive::new().file("f", noise(20, 3_000_000)).end()]);
+    let layer = image.layers[0].clone();
+    let name = digest(&layer).replace("sha256:", "");
+    let r = Script::start(move |asked| image.answer(asked));
+    let half = &layer[..layer.len() / 2];
+    let mut flipped = half.to_vec();
+    flipped[1_000_000] ^= 1;
+    let mut first = half.to_vec();
+    first[0] ^= 1;
+    type Damage<'a> = &'a dyn Fn(&Path);
+    let bytes = |bytes: &[u8], path: &Path| fs::write(path, bytes).expect("write");
+    let damages: [(&str, Damage<'_>); 8] = [
+        ("nothing of it is wrong", &|path| bytes(half, path)),
+        ("a byte is another one", &|path| bytes(&flipped, path)),
+        ("it is no gzip", &|path| bytes(&first, path)),
+        ("it is too long", &|path| {
+            bytes(&[&layer[..], b"x"].concat(), path)
+        }),
+        ("a directory", &|path| {
+            fs::create_dir_all(path.join("x")).expect("mkdir")
+        }),
+        ("a FIFO", &|path| {
+            mkfifo(path, Mode::S_IRWXU).expect("mkfifo")
+        }),
+        ("a link out of the store", &|path| {
+            let outside = path.with_file_name("../../../outside");
+            fs::write(&outside, "mine").expect("write");
+            std::os::unix::fs::symlink(&outside, path).expect("link");
+        }),
+        ("nobody may read it", &|path| {
+            bytes(half, path);
+            fs::set_permissions(path, fs::Permissions::from_mode(0)).expect("chmod");
+        }),
+    ];
+    for who in Who::all() {
+        for (what, damage) in damages {
+            let s = TestStore::new(who);
+            for part in ["store", "store/registry", "store/registry/partial"] {
+                s.directory(part);
+            }
+            let kept = s.root().join("registry/partial").join(&name);
+            damage(&kept);
+            let (uid, gid) = who.ids();
+            std::os::unix::fs::lchown(&kept, Some(uid), Some(gid)).expect("chown");
+            s.cmd(["pull", "-q", &r.name("x")]).ok();
+            s.cmd(["store", "verify"]).ok();
+            assert!(fs::symlink_metadata(&kept).is_err(), "{what}: it is left");
+            if let Ok(outside) = fs::read_to_string(s.path("outside")) {
+                assert_eq!(outside, "mine", "{what}");
+            }
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -77,6 +77,12 @@ impl Journal {
         *shared.log.lock() = log;
         shared.names_dirty.store(true, Ordering::SeqCst);
         Ok(Self::with(shared, None))
+    }
+
+    /// The directory for contents of the upper in `dir`.
+    #[must_use]
+    pub fn data_dir(dir: &Path) -> PathBuf {
+        dir.join(DATA)
     }
 
     /// Removes the upper in `dir`, which nobody uses any more, but not its directories: [`Journal::create`]

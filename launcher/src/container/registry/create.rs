@@ -90,7 +90,12 @@ impl Registry {
                     let holder = holder.to_string_lossy().into_owned();
                     if !names::is_id(&holder) || !self.exists(&holder) {
                         // Its container was being made or removed when its process died.
-                        let _ = fs::remove_file(&link);
+                        match fs::remove_file(&link) {
+                            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                                return Err(ContainerError::file("remove", link)(e));
+                            }
+                            _ => {}
+                        }
                     } else if !made_up {
                         return Err(ContainerError::NameTaken {
                             name: state.name.clone(),

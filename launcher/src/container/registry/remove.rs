@@ -1,7 +1,7 @@
 //! How a container goes from the store, and what is done with remains of one.
 
 use std::{
-    fs,
+    fs, io,
     os::unix::fs::MetadataExt as _,
     path::Path,
     time::{SystemTime, UNIX_EPOCH},
@@ -14,7 +14,8 @@ use super::{
 use crate::container::{ContainerError, names, spare};
 
 impl Registry {
-    /// Removes a container with everything that belongs to it. `code` is left for those who wait.
+    /// Removes a container with everything that belongs to it; without its `name`, one that has its id.
+    /// `code` is left for those who wait.
     ///
     /// # Errors
     /// The host's; what is left then is swept later.
@@ -27,11 +28,9 @@ impl Registry {
     ) -> Result<(), ContainerError> {
         let gone = held.dir.with_file_name(format!(".gone-{id}"));
         fs::rename(&held.dir, &gone).map_err(ContainerError::file("remove", &held.dir))?;
-        if let Some(name) = name.filter(|n| names::check(n).is_ok()) {
-            let link = self.name_link(name);
-            if fs::read_link(&link).is_ok_and(|target| target == Path::new(id)) {
-                let _ = fs::remove_file(link);
-            }
+        match name.filter(|n| names::check(n).is_ok()) {
+            Some(name) => self.remove_name(name, id),
+            None => self.remove_names(id),
         }
         let _ = fs::remove_file(self.marker(id));
         if let Some(code) = code {
@@ -41,6 +40,39 @@ impl Registry {
             return Ok(());
         }
         fs::remove_dir_all(&gone).map_err(ContainerError::file("remove", gone))
+    }
+
+    /// Removes what has the id of a container for its name and is no directory. `None` if it is one.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn remove_stray(&self, id: &str) -> Option<Result<(), ContainerError>> {
+        let path = self.dir(id);
+        if spare::is_directory(&path) {
+            return None;
+        }
+        self.remove_names(id);
+        let _ = fs::remove_file(self.marker(id));
+        Some(match fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                Err(ContainerError::file("remove", path)(e))
+            }
+            _ => Ok(()),
+        })
+    }
+
+    /// Frees the names of container `id`, whichever they are.
+    fn remove_names(&self, id: &str) {
+        for name in entries(&self.root.join("names")).unwrap_or_default() {
+            self.remove_name(&name, id);
+        }
+    }
+
+    fn remove_name(&self, name: &str, id: &str) {
+        let link = self.name_link(name);
+        if fs::read_link(&link).is_ok_and(|target| target == Path::new(id)) {
+            let _ = fs::remove_file(link);
+        }
     }
 
     /// Removes what processes left behind that died while they made or removed a container.
@@ -55,8 +87,11 @@ impl Registry {
                     Some(_) => is_old(&path),
                     None => name.starts_with(".gone-") && (lock.exists() || is_old(&path)),
                 };
-            if dead {
-                let _ = fs::remove_dir_all(path);
+            // No container, nor on its way to or from being one.
+            let passing = name.starts_with(".new-") || name.starts_with(".gone-");
+            let stray = passing && fs::symlink_metadata(&path).is_ok_and(|meta| !meta.is_dir());
+            if dead || stray {
+                spare::discard(&path);
             }
         }
     }

@@ -1,6 +1,6 @@
 //! What the registry promises, tried.
 
-use std::time::Instant;
+use std::{os::unix::fs::symlink, time::Instant};
 
 use super::*;
 use crate::container::state::{Settings, State};
@@ -105,4 +105,37 @@ fn damaged_containers_are_listed_beside_the_others() {
             .iter()
             .any(|l| matches!(l, Listed::Damaged { id, .. } if *id == bad))
     );
+}
+
+#[test]
+fn what_is_no_directory_is_swept_and_no_link_is_followed() {
+    let (dir, registry) = registry();
+    let (containers, outside) = (dir.path().join("containers"), dir.path().join("outside"));
+    fs::create_dir(&containers).unwrap();
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("lock"), "").unwrap();
+    fs::write(containers.join(".new-1"), "x").unwrap();
+    symlink("nothing", containers.join(".new-2")).unwrap();
+    symlink(&outside, containers.join(".gone-3")).unwrap();
+    registry.sweep();
+    assert_eq!(fs::read_dir(&containers).unwrap().count(), 0);
+    assert!(outside.join("lock").exists());
+    let id = names::new_id();
+    symlink(&outside, containers.join(&id)).unwrap();
+    fs::create_dir(dir.path().join("names")).unwrap();
+    symlink(&id, dir.path().join("names/web")).unwrap();
+    registry.remove_stray(&id).unwrap().unwrap();
+    assert!(outside.join("lock").exists());
+    assert!(registry.ids().unwrap().is_empty());
+    let (web, _held) = make(&registry, "web").unwrap();
+    assert!(registry.remove_stray(&web).is_none());
+}
+
+#[test]
+fn a_name_that_cannot_be_freed_is_said() {
+    let (dir, registry) = registry();
+    fs::create_dir_all(dir.path().join("names/web/x")).unwrap();
+    let said = make(&registry, "web").unwrap_err().to_string();
+    assert!(said.contains("names/web"), "{said}");
+    assert!(registry.ids().unwrap().is_empty());
 }

@@ -15,7 +15,6 @@ use oci_spec::{
     runtime::{Linux, LinuxNamespace, LinuxNamespaceType, Process, Root, Spec, User},
 };
 
-pub(super) use self::environment::assign;
 use self::{
     environment::environment,
     limits::{limit, resources},

@@ -203,3 +203,17 @@ fn volumes_nest_and_replace_what_is_ours() {
             .contains(&"ro".to_owned())
     );
 }
+
+#[test]
+fn what_no_environment_can_hold_is_refused_by_name() {
+    let image = r#"{"Env":["A=x\u0000y"],"Cmd":["x"]}"#;
+    let said = built(image, &Request::default(), &[])
+        .unwrap_err()
+        .to_string();
+    assert!(
+        said.contains(r#""A=x\0y""#) && said.contains("NUL"),
+        "{said}"
+    );
+    let image = r#"{"Env":["A=x\ny","=v"],"Cmd":["x"]}"#;
+    assert!(built(image, &Request::default(), &[]).is_ok());
+}

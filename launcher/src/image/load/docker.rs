@@ -59,7 +59,14 @@ fn load_one(loader: &Loader<'_>, saved: &Saved) -> Result<NewImage, LoadError> {
         ));
     }
     let (_, diff_ids) = parse_config(&config).map_err(|why| LoadError::invalid(&what, why))?;
-    if diff_ids.len() != saved.layers.len() || diff_ids.len() > LAYERS_MAX {
+    if diff_ids.len() > LAYERS_MAX {
+        let why = format!(
+            "it has {} layers; {LAYERS_MAX} at most are taken",
+            diff_ids.len()
+        );
+        return Err(LoadError::invalid(what, why));
+    }
+    if diff_ids.len() != saved.layers.len() {
         return Err(LoadError::invalid(
             what,
             format!(

@@ -260,7 +260,14 @@ pub(super) fn load_one(
     )?;
     let (_, diff_ids) =
         parse_config(&config).map_err(|why| LoadError::invalid(&config_what, why))?;
-    if diff_ids.len() != manifest.layers().len() || diff_ids.len() > LAYERS_MAX {
+    if diff_ids.len() > LAYERS_MAX {
+        let why = format!(
+            "it has {} layers; {LAYERS_MAX} at most are taken",
+            diff_ids.len()
+        );
+        return Err(LoadError::invalid(what, why));
+    }
+    if diff_ids.len() != manifest.layers().len() {
         return Err(LoadError::invalid(
             what,
             format!(
