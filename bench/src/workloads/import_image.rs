@@ -9,7 +9,10 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::{Host, Plan, peers::Peers};
+use super::{
+    Host, Plan,
+    peers::{Peers, set_aside},
+};
 use crate::{
     measure::{Entrant, Rounds, Sample, interleave},
     model::{LeftOut, Measured},
@@ -98,10 +101,7 @@ fn once(setup: &mut Setup, peers: &Peers, name: &str, layout: &Path, as_user: bo
 }
 
 fn clear(setup: &Setup, peers: &Peers) -> Result<()> {
-    let store = setup.path(STORE);
-    if store.exists() {
-        fs::remove_dir_all(&store).with_context(|| format!("cannot clear {}", store.display()))?;
-    }
+    set_aside(&setup.path(STORE), &setup.path("."))?;
     peers.clear()
 }
 

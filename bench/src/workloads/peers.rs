@@ -2,6 +2,7 @@
 //! run's directory.
 
 use std::{
+    ffi::OsStr,
     fs,
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
@@ -187,14 +188,17 @@ impl Peers {
     /// Forgets every image and container.
     pub(super) fn clear(&self) -> Result<()> {
         self.let_go();
-        let run = self.runtime.path().join("containers");
-        let own = ["storage", "unpacked", "layout"].map(|name| self.path(name));
-        for path in own.into_iter().chain([run]) {
-            if path.exists() && fs::remove_dir_all(&path).is_err() {
-                // Files of subordinate ids.
-                let mut remove = self.command("podman")?;
-                succeed(remove.args(["unshare", "rm", "-rf"]).arg(&path))?;
-            }
+        for name in ["storage", "unpacked", "layout"] {
+            set_aside(&self.path(name), &self.dir)?;
+        }
+        self.remove(&self.runtime.path().join("containers"))
+    }
+
+    fn remove(&self, path: &Path) -> Result<()> {
+        if path.exists() && fs::remove_dir_all(path).is_err() {
+            // Files of subordinate ids.
+            let mut remove = self.command("podman")?;
+            succeed(remove.args(["unshare", "rm", "-rf"]).arg(path))?;
         }
         Ok(())
     }
@@ -209,9 +213,35 @@ impl Peers {
     }
 }
 
+const ASIDE: &str = "aside-";
+
+/// Moves `path` aside into `dir`, to be removed in the end, if it is there: a file system that has just
+/// removed many files may be slow to make new ones (ext4 looks for inodes that were not freed in the last
+/// minutes), and that is not what is measured.
+pub(super) fn set_aside(path: &Path, dir: &Path) -> Result<()> {
+    if !path.exists() {
+        return Ok(());
+    }
+    let number = set_asides(dir).len();
+    let aside = dir.join(format!("{ASIDE}{number}"));
+    fs::rename(path, &aside).with_context(|| format!("cannot move {} aside", path.display()))
+}
+
+fn set_asides(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let is_aside = |name: &OsStr| name.to_string_lossy().starts_with(ASIDE);
+    entries
+        .filter(|entry| is_aside(&entry.file_name()))
+        .map(|entry| entry.path())
+        .collect()
+}
+
 impl Drop for Peers {
     fn drop(&mut self) {
         let _ = self.clear();
+        for aside in set_asides(&self.dir) {
+            let _ = self.remove(&aside);
+        }
         self.let_go();
         if let Some(mut holder) = self.namespace.take() {
             let _ = holder.kill();

@@ -229,7 +229,7 @@ fn what_was_kept_of_a_layer_and_is_damaged_is_fetched_anew() {
         }),
         ("nobody may read it", &|path| {
             bytes(half, path);
-            fs::set_permissions(path, fs::Permissions::from_mode(0)).expect("chmod");
+            fs::set_permissions(path, fs::Permissions::from_mode(0o000)).expect("chmod");
         }),
     ];
     for who in Who::all() {

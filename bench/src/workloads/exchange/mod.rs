@@ -6,14 +6,14 @@ mod registry;
 mod shared;
 mod ten;
 
-use std::{
-    fs,
-    process::{Command, Stdio},
-};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{Host, Plan, peers::Peers};
+use super::{
+    Host, Plan,
+    peers::{Peers, set_aside},
+};
 use crate::{
     measure::{Entrant, Rounds, Sample, interleave},
     model::{LeftOut, Measured},
@@ -108,11 +108,7 @@ impl Stand {
 
     /// Forgets all that clients have.
     fn clear(&self, setup: &Setup) -> Result<()> {
-        let store = setup.path(STORE);
-        if store.exists() {
-            fs::remove_dir_all(&store)
-                .with_context(|| format!("cannot clear {}", store.display()))?;
-        }
+        set_aside(&setup.path(STORE), &setup.path("."))?;
         self.peers.clear()
     }
 }
