@@ -117,6 +117,7 @@ pub(crate) fn extras(row: &Row) -> Vec<String> {
         Some(match name {
             extra::SPACE => format!("{} on disk", bytes(value)),
             extra::SPACE_RATIO => format!("{value:.2} of the bytes of all files"),
+            extra::OVER_BASE => format!("{value:.2} of the base and their own files"),
             extra::COPIED_UP => format!("{} copied up", bytes(value)),
             extra::WIRE => format!("{} over the wire", bytes(value)),
             extra::RESIDENT => format!("{value:.1} MiB resident"),
@@ -126,6 +127,7 @@ pub(crate) fn extras(row: &Row) -> Vec<String> {
     let order = [
         extra::SPACE,
         extra::SPACE_RATIO,
+        extra::OVER_BASE,
         extra::COPIED_UP,
         extra::WIRE,
         extra::RESIDENT,

@@ -329,6 +329,8 @@ fn registries_are_measured_and_only_what_is_new_crosses_the_wire() {
         );
     }
     assert!(extra("ten-images", "space_ratio") > 0.5);
+    let over_base = extra("ten-images", "space_over_base_ratio");
+    assert!((0.5..2.0).contains(&over_base), "{over_base}");
     let figures = report["figures"].to_string();
     for word in [least, "push-shared", "disk of 10 images"] {
         assert!(figures.contains(word), "{word}: {figures}");

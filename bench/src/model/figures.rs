@@ -78,8 +78,8 @@ fn exchange(results: &[Measured]) -> Vec<Figure> {
         figures.push(figure(what, ours / least));
     }
     let ten = result("ten-images").and_then(|r| r.row("pellicle"));
-    if let Some(ratio) = ten.and_then(|row| row.extra.get(extra::SPACE_RATIO)) {
-        let what = "disk of 10 images on one base, beside the bytes of all their files";
+    if let Some(ratio) = ten.and_then(|row| row.extra.get(extra::OVER_BASE)) {
+        let what = "disk of 10 images on one base, beside that of the base and their own files";
         figures.push(figure(what.to_owned(), *ratio));
     }
     figures

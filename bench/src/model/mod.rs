@@ -33,6 +33,8 @@ pub(crate) mod extra {
     pub(crate) const WIRE: &str = "wire_bytes";
     /// [`SPACE`], as a ratio to the bytes of all files that are in there, each content once.
     pub(crate) const SPACE_RATIO: &str = "space_ratio";
+    /// [`SPACE`], as a ratio to what the base alone takes and the bytes of what is not in it.
+    pub(crate) const OVER_BASE: &str = "space_over_base_ratio";
 }
 
 /// The row of `pull` that is the least that can be done with an image's layers.

@@ -1,4 +1,4 @@
-//! What ten images on one base take on disk, beside the bytes of the base's files and of their own.
+//! What ten images on one base take on disk, beside the base alone and the bytes of their own files.
 
 use std::{fs, path::Path, process::Command, time::Instant};
 
@@ -25,7 +25,7 @@ impl Host for TenImages {
     }
 
     fn about(&self) -> String {
-        "building 10 images on one base: the disk they take, against the bytes of all their files, each once"
+        "building 10 images on one base: the disk they take, against the base and their own files"
             .to_owned()
     }
 
@@ -42,6 +42,12 @@ impl Stand {
     fn build_ten(&self, setup: &Setup, builder: &str, own: u64) -> Result<Sample> {
         let puller = if builder == OURS { OURS } else { super::PODMAN };
         succeed(&mut self.client(setup, puller, "pull", FIRST)?)?;
+        let store = if builder == OURS {
+            setup.path(STORE)
+        } else {
+            self.peers.path("storage")
+        };
+        let base = tree::disk_bytes(&store)?;
         let mut seconds = 0.0;
         for n in 0..IMAGES {
             setup.go_on()?;
@@ -52,18 +58,15 @@ impl Stand {
             seconds += start.elapsed().as_secs_f64();
             fs::remove_dir_all(&context)?;
         }
-        let store = if builder == OURS {
-            setup.path(STORE)
-        } else {
-            self.peers.path("storage")
-        };
         let space = tree::disk_bytes(&store)? as f64;
         let content = (self.images.content_bytes + IMAGES * own) as f64;
+        let over_base = space / (base + IMAGES * own) as f64;
         Ok(Sample {
             seconds,
             extra: [
                 (extra::SPACE.to_owned(), space),
                 (extra::SPACE_RATIO.to_owned(), space / content),
+                (extra::OVER_BASE.to_owned(), over_base),
             ]
             .into(),
             ..Sample::default()
