@@ -92,12 +92,6 @@ mod tests {
 
     use super::*;
 
-    fn wait_for(what: impl Fn() -> bool) {
-        while !what() {
-            thread::yield_now();
-        }
-    }
-
     #[test]
     fn the_only_one_takes_the_watch_up_at_once() {
         let watch = Watch::new(1);
@@ -109,23 +103,23 @@ mod tests {
         assert_eq!(watch.away.load(Relaxed), 0);
     }
 
+    /// A thread that takes up `watch` while another one, this, is on it.
+    fn second(watch: &Arc<Watch>) -> thread::JoinHandle<()> {
+        watch.leave();
+        let watch = Arc::clone(watch);
+        thread::spawn(move || watch.take_up())
+    }
+
     #[test]
     fn one_that_stays_away_comes_back_when_called_or_when_nothing_is_taken() {
         let watch = Arc::new(Watch::new(2));
         for called in [true, false] {
-            watch.leave();
-            let other = {
-                let watch = Arc::clone(&watch);
-                thread::spawn(move || watch.take_up())
-            };
-            if called {
-                wait_for(|| {
-                    // The one on watch is busy all the while, so that only a call ends it.
-                    watch.leave();
-                    watch.take_up_for_test();
-                    watch.away.load(Relaxed) == 1
-                });
+            let other = second(&watch);
+            while called && !other.is_finished() {
+                // The one on watch is busy all the while, so that a call ends it.
+                watch.taken.fetch_add(1, Relaxed);
                 watch.call_back();
+                thread::yield_now();
             }
             other.join().unwrap();
             assert_eq!(watch.on.load(Relaxed), 2);
@@ -136,22 +130,20 @@ mod tests {
     #[test]
     fn it_stays_away_as_long_as_the_other_gets_on() {
         let watch = Arc::new(Watch::new(2));
-        watch.leave();
-        let other = {
-            let watch = Arc::clone(&watch);
-            thread::spawn(move || watch.take_up())
-        };
-        wait_for(|| watch.away.load(Relaxed) == 1);
-        let until = std::time::Instant::now() + 5 * TICK;
-        let mut away = 0;
-        while std::time::Instant::now() < until {
-            watch.leave();
-            watch.take_up_for_test();
-            away += u32::from(watch.away.load(Relaxed) == 1);
-        }
-        assert!(away > 0);
-        other.join().unwrap();
-        assert_eq!(watch.on.load(Relaxed), 2);
+        // A tick in which this thread does not run at all ends it, too.
+        let stayed = (0..1000).any(|_| {
+            let other = second(&watch);
+            let until = std::time::Instant::now() + 5 * TICK;
+            let mut away = false;
+            while std::time::Instant::now() < until && !other.is_finished() {
+                watch.taken.fetch_add(1, Relaxed);
+                away |= watch.away.load(Relaxed) == 1;
+            }
+            let stayed = away && !other.is_finished();
+            other.join().unwrap();
+            stayed
+        });
+        assert!(stayed);
     }
 
     #[test]
@@ -160,11 +152,5 @@ mod tests {
         watch.leave();
         assert_eq!(watch.on.load(Relaxed), 0);
         watch.call_back();
-    }
-
-    impl Watch {
-        fn take_up_for_test(&self) {
-            self.on.fetch_add(1, Relaxed);
-        }
     }
 }
