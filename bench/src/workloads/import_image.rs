@@ -9,10 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::{
-    Host, Plan,
-    peers::{Peers, set_aside},
-};
+use super::{Host, Plan, peers::Peers};
 use crate::{
     measure::{Entrant, Rounds, Sample, interleave},
     model::{LeftOut, Measured},
@@ -101,7 +98,7 @@ fn once(setup: &mut Setup, peers: &Peers, name: &str, layout: &Path, as_user: bo
 }
 
 fn clear(setup: &Setup, peers: &Peers) -> Result<()> {
-    set_aside(&setup.path(STORE), &setup.path("."))?;
+    peers.set_aside(&setup.path(STORE))?;
     peers.clear()
 }
 

@@ -189,9 +189,29 @@ impl Peers {
     pub(super) fn clear(&self) -> Result<()> {
         self.let_go();
         for name in ["storage", "unpacked", "layout"] {
-            set_aside(&self.path(name), &self.dir)?;
+            self.set_aside(&self.path(name))?;
         }
         self.remove(&self.runtime.path().join("containers"))
+    }
+
+    /// Moves `path` aside, to be removed with these, if it is there: a file system that has just removed many
+    /// files may be slow to make new ones (ext4 looks for inodes that were not freed in the last minutes),
+    /// and that is not what is measured.
+    pub(super) fn set_aside(&self, path: &Path) -> Result<()> {
+        if !path.exists() {
+            return Ok(());
+        }
+        let aside = self.path(&format!("{ASIDE}{}", self.aside().len()));
+        fs::rename(path, &aside).with_context(|| format!("cannot move {} aside", path.display()))
+    }
+
+    fn aside(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        let is_aside = |name: &OsStr| name.to_string_lossy().starts_with(ASIDE);
+        entries
+            .filter(|entry| is_aside(&entry.file_name()))
+            .map(|entry| entry.path())
+            .collect()
     }
 
     fn remove(&self, path: &Path) -> Result<()> {
@@ -215,31 +235,10 @@ impl Peers {
 
 const ASIDE: &str = "aside-";
 
-/// Moves `path` aside into `dir`, to be removed in the end, if it is there: a file system that has just
-/// removed many files may be slow to make new ones (ext4 looks for inodes that were not freed in the last
-/// minutes), and that is not what is measured.
-pub(super) fn set_aside(path: &Path, dir: &Path) -> Result<()> {
-    if !path.exists() {
-        return Ok(());
-    }
-    let number = set_asides(dir).len();
-    let aside = dir.join(format!("{ASIDE}{number}"));
-    fs::rename(path, &aside).with_context(|| format!("cannot move {} aside", path.display()))
-}
-
-fn set_asides(dir: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    let is_aside = |name: &OsStr| name.to_string_lossy().starts_with(ASIDE);
-    entries
-        .filter(|entry| is_aside(&entry.file_name()))
-        .map(|entry| entry.path())
-        .collect()
-}
-
 impl Drop for Peers {
     fn drop(&mut self) {
         let _ = self.clear();
-        for aside in set_asides(&self.dir) {
+        for aside in self.aside() {
             let _ = self.remove(&aside);
         }
         self.let_go();

@@ -55,8 +55,9 @@ impl Room {
     /// Does the work of one FORGET.
     pub(crate) fn forgetting(&self, work: impl FnOnce()) {
         self.forgetting.fetch_add(1, Relaxed);
+        // Also if it panics.
+        let _done = Undo(|| self.forgetting.fetch_sub(1, Relaxed));
         work();
-        self.forgetting.fetch_sub(1, Relaxed);
     }
 
     /// Does `work`, and again while it finds the host full although there were `unnamed` files just
@@ -71,9 +72,11 @@ impl Room {
         if !(hope && lacks_room(&done)) {
             return done;
         }
-        let Some(_place) = Place::take(&self.places) else {
+        let take = |left: usize| left.checked_sub(1);
+        if self.places.fetch_update(Relaxed, Relaxed, take).is_err() {
             return done;
-        };
+        }
+        let _place = Undo(|| self.places.fetch_add(1, Relaxed));
         let begun = Instant::now();
         let mut pause = FIRST_PAUSE;
         while hope && lacks_room(&done) && self.is_soon() && begun.elapsed() < LONGEST {
@@ -100,21 +103,12 @@ fn lacks_room<T>(done: &Result<T, Failure>) -> bool {
     matches!(done, Err(Failure::Union(error)) if [libc::ENOSPC, libc::EDQUOT].contains(&error.errno()))
 }
 
-/// The right to wait, given back when dropped.
-struct Place<'a>(&'a AtomicUsize);
+/// Takes a count back when dropped.
+struct Undo<F: Fn() -> usize>(F);
 
-impl<'a> Place<'a> {
-    fn take(places: &'a AtomicUsize) -> Option<Self> {
-        places
-            .fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1))
-            .ok()
-            .map(|_| Self(places))
-    }
-}
-
-impl Drop for Place<'_> {
+impl<F: Fn() -> usize> Drop for Undo<F> {
     fn drop(&mut self) {
-        self.0.fetch_add(1, Relaxed);
+        self.0();
     }
 }
 

@@ -43,7 +43,7 @@ impl fmt::Display for Served {
 #[derive(Clone, Debug)]
 pub(crate) struct Serving {
     pub(crate) served: Served,
-    /// Why there is none.
+    /// Whether it is to be had, or why not; `None` where it was not asked for.
     pub(crate) passthrough: Option<Result<(), String>>,
 }
 

@@ -174,7 +174,7 @@ fn hear_until_executed(
             Some((Message::Executing, _)) => executing = true,
             Some((Message::Fuse, Some(fd))) => {
                 // Without its process there is no mount to be served.
-                serve(fd).map_err(|e| last_words(channel).unwrap_or(e))?;
+                serve(fd).map_err(|e| last_words_or(channel, e))?;
             }
             Some((Message::Terminal, Some(fd))) => {
                 // Before the command can ask for it.
@@ -195,17 +195,19 @@ fn hear_until_executed(
     }
 }
 
-/// Why a process could not go on, if it has told. Does not wait: it tells before it ends.
-pub(super) fn last_words(channel: &Channel) -> Option<ContainerError> {
-    loop {
-        if let Message::Failed(code, message, next) = channel.receive_now().ok()??.0 {
-            return Some(ContainerError::Child {
+/// Why a process could not go on, if it has told; else `error`, which came of that. Does not wait: it
+/// tells before it ends.
+pub(super) fn last_words_or(channel: &Channel, error: ContainerError) -> ContainerError {
+    while let Ok(Some((message, _))) = channel.receive_now() {
+        if let Message::Failed(code, message, next) = message {
+            return ContainerError::Child {
                 message,
                 next,
                 code,
-            });
+            };
         }
     }
+    error
 }
 
 /// The error of a process that ended on its way to `execve` without having told why.

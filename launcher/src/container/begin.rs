@@ -94,12 +94,12 @@ impl Begin {
         })?;
         tracing::debug!("forked");
         // One that is gone by then has told why.
-        let begun = maps.begin(pid);
-        let maps_begun = begun.map_err(|e| attend::last_words(&channel).unwrap_or(e))?;
+        let writing = maps.begin(pid);
+        let writing = writing.map_err(|e| attend::last_words_or(&channel, e))?;
         Ok(Begun {
             signals,
             attach,
-            maps: maps_begun,
+            maps: writing,
             process,
             pid,
             channel,

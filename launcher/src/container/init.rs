@@ -133,14 +133,12 @@ fn build(
 }
 
 fn no_namespaces(e: nix::errno::Errno) -> Failed {
-    let failed = Failed::new(125, format!("cannot make namespaces: {}", e.desc()));
+    let failed = |why: &str| Failed::new(125, format!("cannot make namespaces: {why}"));
     match e {
-        nix::errno::Errno::ENOSPC => Failed::new(
-            125,
-            "cannot make namespaces: a limit on them is reached (No space left on device)",
-        )
-        .with_next(idmap::LIMITS),
-        _ => failed,
+        nix::errno::Errno::ENOSPC => {
+            failed("a limit on them is reached (No space left on device)").with_next(idmap::LIMITS)
+        }
+        e => failed(e.desc()),
     }
 }
 
@@ -308,9 +306,12 @@ pub(super) fn become_root(single_id: bool) -> Result<(), Failed> {
     use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
     let (uid, gid) = (rustix::fs::Uid::ROOT, rustix::fs::Gid::ROOT);
-    // With a single id, and below a user namespace whose maker had to give the right up.
-    if !single_id && may_set_groups() {
-        set_thread_groups(&[]).doing("leave the host's groups")?;
+    if !single_id {
+        match set_thread_groups(&[]) {
+            // Below a user namespace whose maker had to give the right up.
+            Err(rustix::io::Errno::PERM) if !may_set_groups() => {}
+            left => left.doing("leave the host's groups")?,
+        }
     }
     set_thread_res_gid(gid, gid, gid).doing("become group 0")?;
     set_thread_res_uid(uid, uid, uid).doing("become user 0")

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, fs, io, path::Path};
 
 use serde::{Deserialize, Serialize};
 
-pub use super::process::ProcessId;
+use super::process::ProcessId;
 use super::{ContainerError, cgroup::Cgroup};
 use crate::transport::{Opens, Transport};
 

@@ -28,10 +28,11 @@ use super::{
     log::Log,
     mounts, names,
     passwd::{self, Identity},
+    process::ProcessId,
     registry::{Held, Registry},
     root::{self, Upper},
     spec::write_etc,
-    state::{ProcessId, State, Status, now},
+    state::{State, Status, now},
     streams::{self, Attach, Ends},
     terminal,
 };
@@ -240,7 +241,7 @@ fn to_the_end(
     let starting = ContainerError::host::<io::Error>;
     let added = maps.finish().and_then(|()| live.cgroup.add(pid));
     // A process that has ended has told why.
-    added.map_err(|e| attend::last_words(&channel).unwrap_or(e))?;
+    added.map_err(|e| attend::last_words_or(&channel, e))?;
     tracing::debug!("id maps written");
     channel
         .tell(&Message::Go, None)

@@ -10,10 +10,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{
-    Host, Plan,
-    peers::{Peers, set_aside},
-};
+use super::{Host, Plan, peers::Peers};
 use crate::{
     measure::{Entrant, Rounds, Sample, interleave},
     model::{LeftOut, Measured},
@@ -108,7 +105,7 @@ impl Stand {
 
     /// Forgets all that clients have.
     fn clear(&self, setup: &Setup) -> Result<()> {
-        set_aside(&setup.path(STORE), &setup.path("."))?;
+        self.peers.set_aside(&setup.path(STORE))?;
         self.peers.clear()
     }
 }
