@@ -90,13 +90,36 @@ pub fn repository() -> PathBuf {
         .to_path_buf()
 }
 
-/// Ends processes as a crash would.
+/// Ends processes as a crash would, and waits until nothing of them is left.
+///
+/// A process of several threads is not gone with the first of them: the kernel may have sent its
+/// children their death signal while another thread still holds its locks.
+///
+/// # Panics
+/// When one is still there after a minute.
 pub fn kill_9(processes: &[u32]) {
-    use nix::sys::signal::{Signal, kill};
+    use rustix::{
+        event::{PollFd, PollFlags, Timespec, poll},
+        process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
+    };
 
-    for id in processes {
-        let id = i32::try_from(*id).expect("pid");
-        let _ = kill(nix::unistd::Pid::from_raw(id), Signal::SIGKILL);
+    let all: Vec<_> = processes
+        .iter()
+        .filter_map(|id| Pid::from_raw(i32::try_from(*id).expect("pid")))
+        // One that has ended meanwhile needs no kill.
+        .filter_map(|pid| pidfd_open(pid, PidfdFlags::empty()).ok())
+        .collect();
+    for process in &all {
+        let _ = pidfd_send_signal(process, Signal::KILL);
+    }
+    for process in &all {
+        let mut end = [PollFd::new(process, PollFlags::IN)];
+        let minute = Timespec {
+            tv_sec: 60,
+            tv_nsec: 0,
+        };
+        let ready = poll(&mut end, Some(&minute)).expect("poll");
+        assert_eq!(ready, 1, "a killed process is there after a minute");
     }
 }
 
