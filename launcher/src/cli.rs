@@ -12,6 +12,7 @@ use crate::{
     commands::{self, Command, build::BuildRunArgs, exec::ExecArgs, run::RunArgs},
     context::Context,
     error::CliError,
+    logging,
     output::Output,
 };
 
@@ -152,27 +153,9 @@ fn parse_alone(args: &[OsString]) -> Option<Cli> {
 }
 
 fn dispatch(cli: Cli, out: Output) -> Result<ExitCode, CliError> {
-    if let Some(filter) = &cli.global.log_level {
-        start_logging(filter)?;
-    }
+    logging::start(cli.global.log_level.as_deref(), out)?;
     let context = Context::new(cli.global, out);
     commands::run(&context, cli.command)
-}
-
-fn start_logging(filter: &str) -> Result<(), CliError> {
-    use tracing_subscriber::{EnvFilter, fmt};
-
-    let filter = EnvFilter::try_new(filter).map_err(|e| {
-        CliError::usage(format!("{filter:?} is no log level"))
-            .because(e)
-            .with_hint("give one of error, warn, info, debug, trace")
-    })?;
-    // Fails only if logging was started before, which is then as good.
-    let _ = fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .try_init();
-    Ok(())
 }
 
 /// The subcommand's name in `args`, without parsing them.

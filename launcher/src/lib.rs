@@ -14,6 +14,7 @@ pub mod error;
 pub mod events;
 pub mod image;
 pub mod interrupt;
+mod logging;
 pub mod mount;
 pub mod output;
 pub mod registry;

@@ -84,10 +84,17 @@ impl Output {
 
     /// Tells of something that is likely not as wished but does not stop the command.
     pub fn warn(&self, text: impl Display) {
-        self.to_stderr(format!(
-            "{}: {text}\n",
-            self.painted("pellicle: warning", "33;1")
-        ));
+        self.to_stderr(format!("{}: {text}\n", self.warning_mark()));
+    }
+
+    /// What a warning begins with.
+    pub(crate) fn warning_mark(&self) -> Cow<'static, str> {
+        self.painted("pellicle: warning", "33;1")
+    }
+
+    /// Whether standard error is a terminal that wants colours.
+    pub(crate) fn has_colors(&self) -> bool {
+        self.colors
     }
 
     /// `text` in a colour (SGR parameters) if standard error is a terminal that wants it.

@@ -15,7 +15,12 @@ mod request;
 mod serve;
 mod syntax;
 
-use std::{fs::File, io::Write as _, process::ExitCode, sync::Mutex};
+use std::{
+    fs::File,
+    io::{IsTerminal as _, Write as _},
+    process::ExitCode,
+    sync::Mutex,
+};
 
 use anyhow::Context as _;
 use request::{Invocation, Request, Runner};
@@ -91,7 +96,10 @@ fn log(request: &Request) -> anyhow::Result<()> {
             let file = file.with_context(|| format!("cannot open the log {}", path.display()))?;
             log.with_ansi(false).with_writer(Mutex::new(file)).init();
         }
-        None => log.with_writer(std::io::stderr).init(),
+        None => log
+            .with_ansi(std::io::stderr().is_terminal())
+            .with_writer(std::io::stderr)
+            .init(),
     }
     Ok(())
 }

@@ -18,6 +18,8 @@ use std::{
 
 use rustix::fs::{Advice, Mode, OFlags, fadvise};
 
+use super::cpus;
+
 /// What is asked for of one file at most, bytes: glibc's whole C library. Of a larger file most is not
 /// needed at first.
 const BYTES_MAX: u64 = 2 << 20;
@@ -32,7 +34,11 @@ const STACK: usize = 128 << 10;
 /// is no thread to be had.
 pub(super) fn begin(candidates: Vec<PathBuf>) -> Option<JoinHandle<()>> {
     let thread = thread::Builder::new().stack_size(STACK);
-    let ask = move || program(candidates.iter().map(PathBuf::as_path));
+    let ask = move || {
+        // Where the process that is to execute it is busy with other things, nothing would come ahead.
+        cpus::step_aside();
+        program(candidates.iter().map(PathBuf::as_path));
+    };
     thread.spawn(ask).ok()
 }
 
