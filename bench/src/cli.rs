@@ -16,7 +16,7 @@ use crate::{
     version,
     max_term_width = 100,
     after_help = "Examples:
-  pellicle-bench run --all --output today.json     everything; an hour or more
+  pellicle-bench run --all --output today.json     everything; an hour or two
   pellicle-bench run walk-fresh untar              two workloads on the usual drivers
   pellicle-bench compare yesterday.json today.json
   pellicle-bench report today.json -o today.html   one file to look at

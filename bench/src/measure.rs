@@ -1,7 +1,10 @@
 //! Rounds: every driver once in each, in an order that turns, so that what disturbs the machine
 //! disturbs them alike.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use anyhow::Result;
 
@@ -45,6 +48,11 @@ pub(crate) struct Rounds {
     pub(crate) warm_up: bool,
 }
 
+/// A round of all drivers that takes longer than this is long,
+const LONG_ROUND: Duration = Duration::from_secs(60);
+/// and there are no more of it, unless their number was asked for: the whole table takes hours else.
+const LONG_ROUNDS_MAX: u32 = 3;
+
 /// Runs `each` for every entrant in every round. One that fails is left out of the rest. What the
 /// first one sees all have to see.
 ///
@@ -62,13 +70,18 @@ pub(crate) fn interleave(
     let mut left_out: Vec<LeftOut> = Vec::new();
     let mut seen: Option<Seen> = None;
     let warm_up = rounds.warm_up.then_some(None);
+    let mut count = rounds.count;
     for round in warm_up.into_iter().chain((0..rounds.count).map(Some)) {
+        if round.is_some_and(|r| r >= count) {
+            break;
+        }
+        let begun = Instant::now();
         for n in turned(entrants.len(), round.unwrap_or(0)) {
             let (Some(entrant), Some(taken)) = (entrants.get(n), samples.get_mut(n)) else {
                 continue;
             };
             let said = round.map_or("warming up".to_owned(), |r| {
-                format!("round {} of {}", r + 1, rounds.count)
+                format!("round {} of {count}", r + 1)
             });
             setup.say(format!("{title}: {said}, {}", entrant.name))?;
             if left_out.iter().any(|left| left.driver == entrant.name) {
@@ -92,6 +105,9 @@ pub(crate) fn interleave(
             if round.is_some() {
                 setup.stepped();
             }
+        }
+        if setup.shortens() && begun.elapsed() > LONG_ROUND {
+            count = count.min(LONG_ROUNDS_MAX);
         }
     }
     let failed = |name: &str| left_out.iter().any(|left| left.driver == name);

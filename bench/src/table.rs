@@ -47,7 +47,7 @@ pub(crate) fn run(report: &Report, colour: bool) -> String {
         report.rounds
     );
     for result in &report.results {
-        details(&mut text, result, paint);
+        details(&mut text, result, report.rounds, paint);
     }
     text.push('\n');
     text.push_str(&matrix(report, paint));
@@ -63,10 +63,13 @@ pub(crate) fn run(report: &Report, colour: bool) -> String {
     text
 }
 
-fn details(text: &mut String, result: &Measured, paint: Paint) {
+fn details(text: &mut String, result: &Measured, report_rounds: u32, paint: Paint) {
+    let rounds = result.rows.iter().map(|row| row.summary.samples.len());
+    let fewer = rounds.min().filter(|n| *n < report_rounds as usize);
+    let fewer = fewer.map_or(String::new(), |n| format!(" ({n} rounds)"));
     let _ = writeln!(
         text,
-        "\n{}  {}",
+        "\n{}  {}{fewer}",
         paint.with(&result.workload, "1"),
         result.about
     );

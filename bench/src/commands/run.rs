@@ -27,6 +27,9 @@ use crate::{
 };
 use prepare::{begin, chosen_drivers, chosen_workloads, program, progress};
 
+/// Rounds where their number was not asked for.
+const ROUNDS: u32 = 5;
+
 /// Measure
 ///
 /// As root, or with --rootless as an ordinary user in a user namespace. Everything is mounted in a
@@ -61,9 +64,9 @@ pub(crate) struct RunArgs {
     /// A fuse-overlayfs to compare, beside the one on the path
     #[arg(long, value_name = "FILE")]
     fuse_overlayfs: Vec<PathBuf>,
-    /// How often each driver is measured
-    #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
-    rounds: u32,
+    /// How often each driver is measured [default: 5; 3 where a round of all takes over a minute]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: Option<u32>,
     /// As an ordinary user, in a user namespace; root becomes the user pellicle-test for it
     #[arg(long)]
     rootless: bool,
@@ -171,7 +174,7 @@ impl<'a> Run<'a> {
         let workloads = chosen_workloads(args)?;
         let (work, ring, mut warnings) = begin(args, who)?;
         let plan = Plan {
-            rounds: args.rounds,
+            rounds: args.rounds.unwrap_or(ROUNDS),
             rootless: args.rootless || who != Who::Root,
             drivers: chosen_drivers(args)?,
             reference: args.reference.clone(),
@@ -192,9 +195,13 @@ impl<'a> Run<'a> {
         if !args.inside {
             warnings.extend(machine.warnings());
         }
+        let mut setup = Setup::new(who, &places, work, bar.clone(), Arc::clone(&stop))?;
+        if args.rounds.is_none() {
+            setup.shorten();
+        }
         Ok(Self {
             args,
-            setup: Setup::new(who, &places, work, bar.clone(), Arc::clone(&stop))?,
+            setup,
             plan,
             workloads,
             machine,
@@ -270,10 +277,13 @@ impl<'a> Run<'a> {
         let layers = wanted.then(|| self.setup.layer_files()).transpose()?;
         let dir = self.setup.users_directory("namespace")?;
         let output = dir.join("result.json");
-        let mut arguments: Vec<OsString> = ["run", "--inside", "--rootless", "--rounds"]
+        let mut arguments = ["run", "--inside", "--rootless"]
             .map(OsString::from)
             .to_vec();
-        arguments.push(self.args.rounds.to_string().into());
+        if let Some(rounds) = self.args.rounds {
+            arguments.push("--rounds".into());
+            arguments.push(rounds.to_string().into());
+        }
         let mut option = |name: &str, value: &Path| {
             arguments.push(name.into());
             arguments.push(value.into());

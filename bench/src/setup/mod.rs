@@ -73,6 +73,7 @@ pub(crate) struct Setup {
     work: WorkDir,
     bar: ProgressBar,
     stop: Arc<AtomicBool>,
+    shortens: bool,
     stacks: HashMap<Lower, Rc<Stack>>,
     imported: HashMap<String, Rc<Imported>>,
 }
@@ -109,6 +110,7 @@ impl Setup {
             work,
             bar,
             stop,
+            shortens: false,
             stacks: HashMap::new(),
             imported: HashMap::new(),
         })
@@ -163,6 +165,16 @@ impl Setup {
     /// One step more of those that the bar counts is done.
     pub(crate) fn stepped(&self) {
         self.bar.inc(1);
+    }
+
+    /// Fewer rounds from now on of what takes long.
+    pub(crate) fn shorten(&mut self) {
+        self.shortens = true;
+    }
+
+    /// Whether what takes long gets fewer rounds.
+    pub(crate) fn shortens(&self) -> bool {
+        self.shortens
     }
 
     /// An error once the run is to stop.
