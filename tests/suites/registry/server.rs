@@ -2,10 +2,11 @@
 
 use std::{
     fs::{self, File},
+    io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
     path::PathBuf,
     process::{Child, Command, Stdio},
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::atomic::{AtomicU16, AtomicUsize, Ordering},
     time::Duration,
 };
 
@@ -16,6 +17,8 @@ use crate::{installed, program};
 
 pub(crate) const USER: &str = "me";
 pub(crate) const PASSWORD: &str = "s3cret-word";
+/// Begins the path of requests that only make sure of the log.
+const MARK: &str = "/mark-";
 /// A name of the registry's certificate that no name server knows.
 pub(crate) const OUTSIDE: &str = "registry.test";
 
@@ -39,10 +42,14 @@ pub(crate) struct Registry {
     seen: AtomicUsize,
 }
 
-/// A port that is free now.
-pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("its address").port()
+/// A port that is free now, and that the kernel gives nobody who asks for any: those are above 32767.
+fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = std::process::id() as u16;
+    (0..=u16::MAX)
+        .map(|_| NEXT.fetch_add(1, Ordering::Relaxed).wrapping_add(first) % 10_000 + 20_000)
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("a port")
 }
 
 impl Registry {
@@ -112,14 +119,17 @@ impl Registry {
             .stderr(log)
             .spawn()
             .expect("docker-registry");
-        let registry = Self {
+        let mut registry = Self {
             child,
             dir,
             port,
             seen: AtomicUsize::new(0),
         };
-        wait_for("the registry", Duration::from_secs(60), || {
-            TcpStream::connect(("127.0.0.1", port)).ok()
+        wait_for("the registry", Duration::from_secs(120), || {
+            let ended = registry.child.try_wait().expect("wait");
+            assert!(ended.is_none(), "{ended:?}: {}", registry.log());
+            // Its own word: on the port might be somebody else.
+            registry.log().contains("listening on").then_some(())
         });
         Some(registry)
     }
@@ -152,13 +162,33 @@ impl Registry {
         self.port
     }
 
+    fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).expect("log")
+    }
+
+    /// Asks for something that nobody else does, and waits until the log tells.
+    fn see_to_it(&self) {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("{MARK}{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("connect");
+        write!(stream, "GET {name} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("ask");
+        stream.read_to_end(&mut Vec::new()).expect("an answer");
+        let line = format!("\"GET {name} HTTP/1.1\"");
+        wait_for("the log", Duration::from_secs(60), || {
+            self.log().contains(&line).then_some(())
+        });
+    }
+
     /// What was asked for since the last look, as `METHOD /path STATUS`.
     pub(crate) fn requests(&self) -> Vec<String> {
-        // The line of a request is written right after its answer.
-        std::thread::sleep(Duration::from_millis(100));
-        let text = fs::read_to_string(self.dir.path().join("log")).expect("log");
+        // The line of a request is written right after its answer: before those of two that come later,
+        // one after the other.
+        self.see_to_it();
+        self.see_to_it();
+        let text = self.log();
         let all: Vec<String> = text
             .lines()
+            .filter(|line| !line.contains(MARK))
             .filter_map(|line| {
                 let (_, rest) = line.split_once(" \"")?;
                 let (request, rest) = rest.split_once(" HTTP/1.1\" ")?;
