@@ -6,8 +6,8 @@ use std::{
     fs,
     os::unix::fs::{PermissionsExt as _, chown},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
     process::Command,
+    sync::atomic::{AtomicU64, Ordering},
     thread,
     time::Duration,
 };

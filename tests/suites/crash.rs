@@ -131,10 +131,14 @@ fn a_run_that_is_killed_while_it_starts_leaves_nothing() {
             });
         }
         // What it had forked may hold a lock for the moment between its memory's end and its files'.
-        wait_for("the next command to clear up", Duration::from_secs(60), || {
-            let _ = s.cmd(["ps"]).ok();
-            s.cmd(["ps", "-aq"]).ok().is_empty().then_some(())
-        });
+        wait_for(
+            "the next command to clear up",
+            Duration::from_secs(60),
+            || {
+                let _ = s.cmd(["ps"]).ok();
+                s.cmd(["ps", "-aq"]).ok().is_empty().then_some(())
+            },
+        );
     }
 }
 

@@ -24,7 +24,7 @@ use crate::{
 
 /// How long a supervisor gets to record the end of its container: before, it writes what the container
 /// wrote to a disk that may be slow and busy.
-const RECORD_PATIENCE: Duration = Duration::from_secs(120);
+pub(super) const RECORD_PATIENCE: Duration = Duration::from_secs(120);
 
 /// Stop running containers
 ///

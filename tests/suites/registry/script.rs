@@ -132,7 +132,8 @@ impl Script {
     pub(crate) fn settle(&self) {
         // Connections are taken in the order in which they were made.
         let mut last = TcpStream::connect(("127.0.0.1", self.port)).expect("connect");
-        last.write_all(b"GET /settle HTTP/1.1\r\n\r\n").expect("ask");
+        last.write_all(b"GET /settle HTTP/1.1\r\n\r\n")
+            .expect("ask");
         last.read_to_end(&mut Vec::new()).expect("an answer");
         pellicle_tests::wait_for("the server", Duration::from_secs(60), || {
             (self.open.load(Ordering::SeqCst) == 0).then_some(())

@@ -3,10 +3,10 @@
 use std::{
     fs::{self, File},
     io::{Read as _, Write as _},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     path::PathBuf,
     process::{Child, Command, Stdio},
-    sync::atomic::{AtomicU16, AtomicUsize, Ordering},
+    sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
 
@@ -42,16 +42,6 @@ pub(crate) struct Registry {
     seen: AtomicUsize,
 }
 
-/// A port that is free now, and that the kernel gives nobody who asks for any: those are above 32767.
-fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let first = std::process::id() as u16;
-    (0..=u16::MAX)
-        .map(|_| NEXT.fetch_add(1, Ordering::Relaxed).wrapping_add(first) % 10_000 + 20_000)
-        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
-        .expect("a port")
-}
-
 impl Registry {
     /// One that speaks plain HTTP and lets everyone in; `None` where it cannot be had.
     pub(crate) fn plain(test: &str) -> Option<Self> {
@@ -80,7 +70,6 @@ impl Registry {
             .tempdir_in(scratch())
             .expect("temporary directory");
         let at = |name: &str| dir.path().join(name).display().to_string();
-        let port = free_port();
         let mut config = format!(
             "version: 0.1\nlog: {{level: info}}\nstorage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\n",
             at("data")
@@ -88,7 +77,7 @@ impl Registry {
         if guard == Guard::Certificate {
             certificates(&at("certs"));
             config.push_str(&format!(
-                "http: {{addr: '127.0.0.1:{port}', tls: {{certificate: {}, key: {}, clientcas: [{}]}}}}\n",
+                "http: {{addr: '127.0.0.1:0', tls: {{certificate: {}, key: {}, clientcas: [{}]}}}}\n",
                 at("certs/server.pem"),
                 at("certs/server-key.pem"),
                 at("certs/ca/ca.crt"),
@@ -101,13 +90,13 @@ impl Registry {
             fs::write(at("users"), line).expect("write");
             config.push_str(&format!(
                 "auth: {{htpasswd: {{realm: test, path: {}}}}}\n\
-                 http: {{addr: '127.0.0.1:{port}', tls: {{certificate: {}, key: {}}}}}\n",
+                 http: {{addr: '127.0.0.1:0', tls: {{certificate: {}, key: {}}}}}\n",
                 at("users"),
                 at("certs/server.pem"),
                 at("certs/server-key.pem")
             ));
         } else {
-            config.push_str(&format!("http: {{addr: '127.0.0.1:{port}'}}\n"));
+            config.push_str(&format!("http: {{addr: '127.0.0.1:0'}}\n"));
         }
         fs::write(at("config.yml"), config).expect("write");
         let log = File::create(at("log")).expect("log");
@@ -122,14 +111,17 @@ impl Registry {
         let mut registry = Self {
             child,
             dir,
-            port,
+            port: 0,
             seen: AtomicUsize::new(0),
         };
-        wait_for("the registry", Duration::from_secs(120), || {
+        // On a port that the kernel gives it, so that nobody else gets it first.
+        registry.port = wait_for("the registry", Duration::from_secs(120), || {
             let ended = registry.child.try_wait().expect("wait");
-            assert!(ended.is_none(), "{ended:?}: {}", registry.log());
-            // Its own word: on the port might be somebody else.
-            registry.log().contains("listening on").then_some(())
+            let log = registry.log();
+            assert!(ended.is_none(), "{ended:?}: {log}");
+            let (_, port) = log.split_once("listening on 127.0.0.1:")?;
+            let end = port.find(|c: char| !c.is_ascii_digit())?;
+            port[..end].parse().ok()
         });
         Some(registry)
     }
@@ -171,7 +163,11 @@ impl Registry {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let name = format!("{MARK}{}", NEXT.fetch_add(1, Ordering::Relaxed));
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("connect");
-        write!(stream, "GET {name} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("ask");
+        write!(
+            stream,
+            "GET {name} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        )
+        .expect("ask");
         stream.read_to_end(&mut Vec::new()).expect("an answer");
         let line = format!("\"GET {name} HTTP/1.1\"");
         wait_for("the log", Duration::from_secs(60), || {
