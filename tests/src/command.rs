@@ -151,8 +151,8 @@ struct Stream {
 
 impl Stream {
     fn of(mut from: impl Read + Send + 'static) -> Self {
-        let (bytes, (send, end)) = (Arc::default(), channel());
-        let all = Arc::clone(&bytes);
+        let bytes: Arc<Mutex<Vec<u8>>> = Arc::default();
+        let ((send, end), all) = (channel(), Arc::clone(&bytes));
         thread::spawn(move || {
             let mut some = [0; 16 << 10];
             loop {
