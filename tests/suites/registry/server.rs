@@ -96,7 +96,7 @@ impl Registry {
                 at("certs/server-key.pem")
             ));
         } else {
-            config.push_str(&format!("http: {{addr: '127.0.0.1:0'}}\n"));
+            config.push_str("http: {addr: '127.0.0.1:0'}\n");
         }
         fs::write(at("config.yml"), config).expect("write");
         let log = File::create(at("log")).expect("log");
