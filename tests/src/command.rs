@@ -2,11 +2,14 @@
 
 use std::{
     ffi::OsStr,
-    io::{Read, Write as _},
+    io::{ErrorKind, Read, Write as _},
     os::unix::process::CommandExt as _,
     os::unix::process::ExitStatusExt as _,
     process::{Child, Command, ExitStatus, Stdio},
-    sync::mpsc::{Receiver, channel},
+    sync::{
+        Arc, Mutex,
+        mpsc::{Receiver, channel},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -16,8 +19,8 @@ use nix::{
     unistd::Pid,
 };
 
-/// How long a command may take unless the test says otherwise.
-const LIMIT: Duration = Duration::from_secs(60);
+/// How long a command may take unless the test says otherwise: only one that hangs does.
+const LIMIT: Duration = Duration::from_secs(180);
 
 /// A command to be run.
 pub struct Cmd {
@@ -113,8 +116,8 @@ impl Cmd {
             let _ = stdin.write_all(&bytes);
         });
         Running {
-            stdout: drain(child.stdout.take().expect("piped")),
-            stderr: drain(child.stderr.take().expect("piped")),
+            stdout: Stream::of(child.stdout.take().expect("piped")),
+            stderr: Stream::of(child.stderr.take().expect("piped")),
             child,
             shown: self.shown,
             deadline: Instant::now() + self.limit,
@@ -140,22 +143,47 @@ impl Cmd {
     }
 }
 
-fn drain(mut from: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
-    let (send, receive) = channel();
-    thread::spawn(move || {
-        let mut bytes = Vec::new();
-        let _ = from.read_to_end(&mut bytes);
-        let _ = send.send(bytes);
-    });
-    receive
+/// What comes out of a command, read as it comes.
+struct Stream {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    end: Receiver<()>,
+}
+
+impl Stream {
+    fn of(mut from: impl Read + Send + 'static) -> Self {
+        let bytes: Arc<Mutex<Vec<u8>>> = Arc::default();
+        let ((send, end), all) = (channel(), Arc::clone(&bytes));
+        thread::spawn(move || {
+            let mut some = [0; 16 << 10];
+            loop {
+                match from.read(&mut some) {
+                    Ok(n @ 1..) => all.lock().expect("no panic").extend_from_slice(&some[..n]),
+                    Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                    _ => break,
+                }
+            }
+            let _ = send.send(());
+        });
+        Self { bytes, end }
+    }
+
+    fn so_far(&self) -> String {
+        String::from_utf8_lossy(&self.bytes.lock().expect("no panic")).into_owned()
+    }
+
+    /// Everything, once nobody can write to it any more; `None` if that takes longer than `limit`.
+    fn whole(&self, limit: Duration) -> Option<Vec<u8>> {
+        self.end.recv_timeout(limit).ok()?;
+        Some(std::mem::take(&mut *self.bytes.lock().expect("no panic")))
+    }
 }
 
 /// A command that has been started.
 pub struct Running {
     child: Child,
     shown: String,
-    stdout: Receiver<Vec<u8>>,
-    stderr: Receiver<Vec<u8>>,
+    stdout: Stream,
+    stderr: Stream,
     deadline: Instant,
     limit: Duration,
 }
@@ -186,6 +214,12 @@ impl Running {
             .any(|to| to.to_string_lossy().contains(part))
     }
 
+    /// What it has said so far on its standard output.
+    #[must_use]
+    pub fn said(&self) -> String {
+        self.stdout.so_far()
+    }
+
     fn pid(&self) -> Pid {
         Pid::from_raw(i32::try_from(self.child.id()).expect("a process id"))
     }
@@ -203,27 +237,26 @@ impl Running {
             if Instant::now() > self.deadline {
                 let _ = killpg(self.pid(), Signal::SIGKILL);
                 let _ = self.child.wait();
-                let grace = Duration::from_millis(300);
                 panic!(
                     "`{}` took longer than {:?}\n--- stdout\n{}\n--- stderr\n{}",
                     self.shown,
                     self.limit,
-                    String::from_utf8_lossy(&self.stdout.recv_timeout(grace).unwrap_or_default()),
-                    String::from_utf8_lossy(&self.stderr.recv_timeout(grace).unwrap_or_default()),
+                    self.stdout.so_far(),
+                    self.stderr.so_far(),
                 );
             }
             thread::sleep(Duration::from_millis(4));
         };
         let grace = Duration::from_secs(60);
-        let held = |_| {
+        let held = || {
             panic!(
                 "`{}` ended, but its output is still held open by another process",
                 self.shown
             )
         };
         Outcome {
-            stdout: self.stdout.recv_timeout(grace).unwrap_or_else(held),
-            stderr: self.stderr.recv_timeout(grace).unwrap_or_else(held),
+            stdout: self.stdout.whole(grace).unwrap_or_else(held),
+            stderr: self.stderr.whole(grace).unwrap_or_else(held),
             status,
             shown: self.shown,
         }

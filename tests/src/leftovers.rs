@@ -16,7 +16,7 @@ use nix::{
 };
 
 /// How long a container that has ended may take to be cleared away.
-const GRACE: Duration = Duration::from_secs(30);
+const GRACE: Duration = Duration::from_secs(120);
 
 /// What is left after waiting a little for what is on its way out.
 pub(crate) fn settled(dir: &Path, seconds: &str) -> Vec<String> {

@@ -27,8 +27,14 @@ use std::{
     env,
     fs::OpenOptions,
     io::Write as _,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     time::{Duration, Instant},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
 };
 
 /// Records that `test` did not run, and why. The caller returns right after it.
@@ -90,38 +96,60 @@ pub fn repository() -> PathBuf {
         .to_path_buf()
 }
 
-/// Ends processes as a crash would, and waits until nothing of them is left.
+/// Processes that are about to end.
 ///
-/// A process of several threads is not gone with the first of them: the kernel may have sent its
-/// children their death signal while another thread still holds its locks.
-///
-/// # Panics
-/// When one is still there after a minute.
-pub fn kill_9(processes: &[u32]) {
-    use rustix::{
-        event::{PollFd, PollFlags, Timespec, poll},
-        process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
-    };
+/// One of several threads is not gone with the first of them, nor with its memory, by which
+/// [`TestStore::servers`] knows it: the kernel may have sent its children their death signal while
+/// another thread still holds its locks.
+pub struct Ending(Vec<OwnedFd>);
 
-    let all: Vec<_> = processes
-        .iter()
-        .filter_map(|id| Pid::from_raw(i32::try_from(*id).expect("pid")))
-        // One that has ended meanwhile needs no kill.
-        .filter_map(|pid| pidfd_open(pid, PidfdFlags::empty()).ok())
-        .collect();
-    for process in &all {
-        let _ = pidfd_send_signal(process, Signal::KILL);
+impl Ending {
+    /// Those of `processes` that are there now.
+    ///
+    /// # Panics
+    /// If a number is none of a process.
+    #[must_use]
+    pub fn of(processes: &[u32]) -> Self {
+        let all = processes.iter().filter_map(|id| {
+            let pid = Pid::from_raw(i32::try_from(*id).expect("pid"))?;
+            pidfd_open(pid, PidfdFlags::empty()).ok()
+        });
+        Self(all.collect())
     }
-    for process in &all {
-        let mut end = [PollFd::new(process, PollFlags::IN)];
-        let minute = Timespec {
-            tv_sec: 60,
-            tv_nsec: 0,
-        };
-        let ready = poll(&mut end, Some(&minute)).expect("poll");
-        assert_eq!(ready, 1, "a killed process is there after a minute");
+
+    /// Waits until nothing of them is left.
+    ///
+    /// # Panics
+    /// When one is still there after two minutes.
+    pub fn wait(self) {
+        for process in &self.0 {
+            let mut end = [PollFd::new(process, PollFlags::IN)];
+            let limit = Timespec {
+                tv_sec: 120,
+                tv_nsec: 0,
+            };
+            let ready = poll(&mut end, Some(&limit)).expect("poll");
+            assert_eq!(ready, 1, "a process that was to end is still there");
+        }
     }
 }
+
+/// Ends processes as a crash would, and waits until nothing of them is left.
+///
+/// # Panics
+/// When one is still there after two minutes.
+pub fn kill_9(processes: &[u32]) {
+    let all = Ending::of(processes);
+    for process in &all.0 {
+        let _ = pidfd_send_signal(process, Signal::KILL);
+    }
+    all.wait();
+}
+
+/// For a shell that has just got a mount namespace of its own: lets go of our mounts that other tests
+/// have at the moment, of which it has copies. A server lives as long as any copy of its mount.
+pub const LET_GO: &str =
+    "awk '$3 ~ /^fuse[.]pellicle/ { print $2 }' /proc/self/mounts | xargs -r -n 1 umount -l || :";
 
 /// Waits until `ready` gives something, at most `limit`.
 ///

@@ -16,6 +16,10 @@ use tempfile::TempDir;
 
 use crate::{store::scratch, tree::Node, wait_for};
 
+/// How long a server gets to end once it is unmounted. It flushes what was written, and takes back what was
+/// removed: on a busy disk that takes a while.
+const END: Duration = Duration::from_secs(180);
+
 /// What lies below and above.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layers {
@@ -189,9 +193,8 @@ impl Overlay {
     pub fn remount(&mut self) {
         unmount(&self.at());
         let mut server = self.server.take().expect("mounted");
-        // It flushes what was written, and takes back what was removed: on a busy disk that takes a while.
         let begun = Instant::now();
-        let ended = wait_for("the server to end", Duration::from_secs(180), || {
+        let ended = wait_for("the server to end", END, || {
             server.try_wait().expect("wait")
         });
         if begun.elapsed() > Duration::from_secs(10) {
@@ -268,11 +271,12 @@ impl Drop for Overlay {
         let Some(mut server) = self.server.take() else {
             return;
         };
-        for _ in 0..200 {
+        let begun = Instant::now();
+        while begun.elapsed() < END {
             if matches!(server.try_wait(), Ok(Some(_))) {
                 return;
             }
-            thread::sleep(Duration::from_millis(50));
+            thread::sleep(Duration::from_millis(20));
         }
         let _ = server.kill();
         let _ = server.wait();

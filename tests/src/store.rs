@@ -6,13 +6,15 @@ use std::{
     fs,
     os::unix::fs::{PermissionsExt as _, chown},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU32, Ordering},
+    process::Command,
+    sync::atomic::{AtomicU64, Ordering},
     thread,
+    time::Duration,
 };
 
 use tempfile::TempDir;
 
-use crate::{Cmd, Who, debian_layers, leftovers, pellicle, tools_image};
+use crate::{Cmd, Who, debian_layers, leftovers, pellicle, tools_image, wait_for};
 
 /// Where tests put their files: `PELLICLE_TEST_SCRATCH`, else the temporary directory.
 #[must_use]
@@ -26,7 +28,7 @@ pub struct TestStore {
     who: Who,
     dir: TempDir,
     /// Seconds that no other test sleeps: names this test's processes in a container.
-    sleep: u32,
+    sleep: u64,
 }
 
 impl TestStore {
@@ -36,7 +38,7 @@ impl TestStore {
     /// If it cannot be made.
     #[must_use]
     pub fn new(who: Who) -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
+        static NEXT: AtomicU64 = AtomicU64::new(0);
         let dir = tempfile::Builder::new()
             .prefix("pellicle-e2e-")
             .tempdir_in(scratch())
@@ -44,7 +46,10 @@ impl TestStore {
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
         let store = Self {
             who,
-            sleep: 1_000_000 + std::process::id() * 100 + NEXT.fetch_add(1, Ordering::Relaxed),
+            // Always ten digits, so that none is a part of another.
+            sleep: 5_000_000_000
+                + u64::from(std::process::id()) * 1000
+                + NEXT.fetch_add(1, Ordering::Relaxed) % 1000,
             dir,
         };
         store.own(store.dir.path());
@@ -79,7 +84,7 @@ impl TestStore {
             .arg(&layers[1])
             .arg("--layer")
             .arg(&layers[2])
-            .limit(std::time::Duration::from_secs(300))
+            .limit(Duration::from_secs(600))
             .ok();
         Some(store)
     }
@@ -122,6 +127,38 @@ impl TestStore {
         fs::write(&path, bytes).expect("write");
         self.own(&path);
         path
+    }
+
+    /// Writes a program in the test's own directory, by another process: what is open here for writing
+    /// a child of another thread holds until it executes, and meanwhile nobody can execute the program.
+    ///
+    /// # Panics
+    /// If that fails.
+    pub fn program(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path(name);
+        let mut write = Command::new("sh");
+        write
+            .args(["-c", "cat >\"$1\" && chmod 755 \"$1\"", "sh"])
+            .arg(&path);
+        Cmd::new(write).stdin(text).ok();
+        self.own(&path);
+        path
+    }
+
+    /// `pellicle umount DIR`, once nobody uses the mount: what a test had open in it a child of another
+    /// thread holds until it executes.
+    ///
+    /// # Panics
+    /// If that takes long, or it cannot be unmounted for another reason.
+    pub fn unmount(&self, dir: &Path) {
+        wait_for("the end of all use", Duration::from_secs(60), || {
+            let out = self.cmd(["umount"]).arg(dir).run();
+            if out.code() != 0 && out.err().contains("busy") {
+                return None;
+            }
+            let _ = out.succeeded();
+            Some(())
+        });
     }
 
     fn own(&self, path: &Path) {
@@ -173,6 +210,12 @@ impl TestStore {
     #[must_use]
     pub fn leftovers(&self) -> Vec<String> {
         leftovers::of(self.dir.path(), &self.seconds())
+    }
+
+    /// What is left behind once everything has had time to go.
+    #[must_use]
+    pub fn left_behind(&self) -> Vec<String> {
+        leftovers::settled(self.dir.path(), &self.seconds())
     }
 }
 

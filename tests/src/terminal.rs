@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::{Read as _, Write as _},
-    os::fd::OwnedFd,
+    os::fd::{AsFd, OwnedFd},
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
     thread,
@@ -41,6 +41,7 @@ impl Terminal {
             .write(true)
             .open(name.to_str().expect("a plain path"))
             .expect("the terminal's other side");
+        set_size(&master, 24, 80);
         let inner = cmd.into_command();
         // setsid(1) takes the terminal as the controlling one, which needs code between fork and exec.
         let mut command = Command::new("setsid");
@@ -69,7 +70,6 @@ impl Terminal {
             child,
             screen: Arc::default(),
         };
-        this.resize(24, 80);
         let (mut from, screen) = (
             this.master.try_clone().expect("dup"),
             Arc::clone(&this.screen),
@@ -103,13 +103,7 @@ impl Terminal {
     /// # Panics
     /// If the terminal is gone.
     pub fn resize(&self, rows: u16, columns: u16) {
-        let size = Winsize {
-            ws_row: rows,
-            ws_col: columns,
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        };
-        tcsetwinsize(&self.master, size).expect("resize");
+        set_size(&self.master, rows, columns);
     }
 
     /// All that has been shown so far.
@@ -150,4 +144,14 @@ impl Terminal {
         );
         status.code().unwrap_or(-1)
     }
+}
+
+fn set_size(master: impl AsFd, rows: u16, columns: u16) {
+    let size = Winsize {
+        ws_row: rows,
+        ws_col: columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    tcsetwinsize(master, size).expect("resize");
 }

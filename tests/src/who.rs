@@ -5,7 +5,7 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::Mutex,
 };
 
 use nix::unistd::{Uid, User, geteuid};
@@ -114,16 +114,19 @@ pub(crate) fn readable_copy(program: &Path) -> PathBuf {
         .ok()
         .and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok())
         .map_or(0, |d| d.as_nanos());
-    // One copy for all test processes of a build. Put in place by rename: they race.
+    // One copy for all test processes of a build. Put in place by rename: they race. By another process:
+    // what is open here for writing a child of another thread holds until it executes, and meanwhile
+    // nobody can execute the copy.
     let dir = crate::store::scratch().join(format!("pellicle-bin-{}-{changed}", data.len()));
     let copy = dir.join(name);
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(|e| e.into_inner());
     if !copy.is_file() {
         std::fs::create_dir_all(&dir).expect("scratch directory");
         std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o755)).expect("chmod");
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let mine = NEXT.fetch_add(1, Ordering::Relaxed);
-        let part = dir.join(format!("part-{}-{mine}", std::process::id()));
-        std::fs::copy(program, &part).expect("copy of the program");
+        let part = dir.join(format!("part-{}", std::process::id()));
+        let copied = Command::new("cp").arg(program).arg(&part).status();
+        assert!(copied.expect("cp").success(), "copy of the program");
         std::fs::set_permissions(&part, std::fs::Permissions::from_mode(0o755)).expect("chmod");
         std::fs::rename(&part, &copy).expect("rename");
     }

@@ -3,7 +3,7 @@
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command, time::Duration};
 
 use pellicle_tests::{
-    Cmd, Outcome, TestStore, Who,
+    Cmd, LET_GO, Outcome, TestStore, Who,
     archive::{Archive, gzip, kind, zstd},
     pellicle, skip, tools_image,
 };
@@ -338,7 +338,7 @@ fn in_own_mounts(s: &TestStore, prepare: &str, args: &str) -> Cmd {
         "private",
         "sh",
         "-c",
-        &format!("{prepare}; exec \"$@\""),
+        &format!("{LET_GO}; {prepare}; exec \"$@\""),
         "sh",
     ]);
     command.arg(inner.get_program()).args(inner.get_args());
@@ -491,7 +491,7 @@ fn a_container_that_fills_the_disk_gets_enospc_and_goes_on() {
             script.display()
         ),
     )
-    .limit(Duration::from_secs(120))
+    .limit(Duration::from_secs(300))
     .run();
     assert_eq!(out.out(), "fine", "{out}");
 }

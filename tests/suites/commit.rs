@@ -11,7 +11,9 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
-use pellicle_tests::{Cmd, Outcome, Terminal, TestStore, Who, skip, tools_image, tree, wait_for};
+use pellicle_tests::{
+    Cmd, LET_GO, Outcome, Terminal, TestStore, Who, skip, tools_image, tree, wait_for,
+};
 use serde_json::Value;
 
 /// Changes of every kind that an ordinary user's container can make, over the image `base` of
@@ -92,7 +94,7 @@ fn with_base(who: Who) -> TestStore {
 fn program(name: &str, args: &[&str]) -> Outcome {
     let mut command = Command::new(name);
     command.args(args);
-    Cmd::new(command).limit(Duration::from_secs(120)).run()
+    Cmd::new(command).limit(Duration::from_secs(300)).run()
 }
 
 fn installed(name: &str) -> bool {
@@ -259,6 +261,10 @@ fn a_large_file_is_moved_into_the_store_and_parted_from_it_when_it_is_written_to
             .limit(Duration::from_secs(300))
             .ok();
         let data = only_data_file(&s);
+        // Until it is on the disk the host's file system only guesses what it takes there.
+        let file = fs::File::open(&data).expect("open");
+        file.sync_all().expect("fsync");
+        drop(file);
         let before = fs::metadata(&data).expect("stat");
         assert_eq!(before.len(), 1 << 30);
         let used = || {
@@ -350,7 +356,7 @@ fn an_exported_container_is_its_tree() {
     s.cmd(["mount", "new"]).arg(&mounted).ok();
     let (tar, image) = (shown(&unpacked), shown(&mounted));
     let sparse = fs::metadata(unpacked.join("srv/sparse")).expect("stat");
-    s.cmd(["umount"]).arg(&mounted).ok();
+    s.unmount(&mounted);
     // What the container's mounts are on is no part of the image.
     let tar = tar
         .into_iter()
@@ -497,7 +503,7 @@ fn other_programs_read_what_is_saved() {
     let mounted = s.directory("mounted");
     s.cmd(["mount", "app:1"]).arg(&mounted).ok();
     let (theirs, ours) = (shown(&bundle.join("rootfs")), shown(&mounted));
-    s.cmd(["umount"]).arg(&mounted).ok();
+    s.unmount(&mounted);
     tree::assert_same(&ours, &theirs, "as umoci unpacks it");
 
     let root = s.directory("podman");
@@ -585,7 +591,7 @@ fn a_commit_that_is_killed_leaves_no_image_and_the_container_as_it_was() {
             .arg(format!(
                 "[ -e /sums ] && {{ {check}; echo z >>/f1; sha256sum /f? >/sums; exit; }}; {fill}"
             ))
-            .limit(Duration::from_secs(120))
+            .limit(Duration::from_secs(300))
             .ok();
         let before = images(&s);
         for milliseconds in [1, 5, 15, 25, 40, 60, 90, 150] {
@@ -602,7 +608,7 @@ fn a_commit_that_is_killed_leaves_no_image_and_the_container_as_it_was() {
         }
         assert_eq!(
             s.cmd(["start", "-a", "c"])
-                .limit(Duration::from_secs(120))
+                .limit(Duration::from_secs(300))
                 .ok(),
             "whole"
         );
@@ -612,7 +618,7 @@ fn a_commit_that_is_killed_leaves_no_image_and_the_container_as_it_was() {
         s.cmd(["store", "gc"]).ok();
         assert_eq!(
             s.cmd(["start", "-a", "c"])
-                .limit(Duration::from_secs(120))
+                .limit(Duration::from_secs(300))
                 .ok(),
             "whole"
         );
@@ -661,7 +667,7 @@ fn a_paused_container_goes_on_when_the_commit_is_killed() {
             .parse::<u64>()
             .ok()
     };
-    wait_for("the file", Duration::from_secs(60), n);
+    wait_for("the file", Duration::from_secs(300), n);
     for milliseconds in [20, 60, 150] {
         let running = s.cmd(["commit", "-q", "c", "half"]).spawn();
         std::thread::sleep(Duration::from_millis(milliseconds));
@@ -691,6 +697,7 @@ fn on_a_full_disk_nothing_is_tagged_and_the_container_is_whole() {
     let script = format!(
         r#"
         set -e
+        {LET_GO}
         mount -t tmpfs -o size=120m none {small}
         {pellicle} import -q {tools} tools >/dev/null
         {pellicle} run --name c tools sh -c 'if [ -e /f ]; then sha256sum -c /sum; else head -c 20000000 /dev/zero | tr "\0" x >/f; sha256sum /f >/sum; i=0; while [ $i -lt 500 ]; do head -c 3000 /bin/sh >/s$i; i=$((i+1)); done; fi'
@@ -710,7 +717,7 @@ fn on_a_full_disk_nothing_is_tagged_and_the_container_is_whole() {
     let mut command = Command::new("unshare");
     command.args(["--mount", "sh", "-c", &script]);
     let out = Cmd::new(command)
-        .limit(Duration::from_secs(120))
+        .limit(Duration::from_secs(300))
         .run()
         .succeeded();
     let text = out.out();

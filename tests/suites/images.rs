@@ -146,7 +146,7 @@ fn an_image_is_mounted_and_unmounted() {
         let at = s.directory("at");
         s.cmd(["mount", "a"]).arg(&at).ok();
         check_plain(&at);
-        s.cmd(["umount"]).arg(&at).ok();
+        s.unmount(&at);
         assert_eq!(fs::read_dir(&at).expect("list").count(), 0);
         s.cmd(["umount"]).arg(&at).run().failed_clearly(1, &["at"]);
     }
@@ -168,7 +168,7 @@ fn a_bare_archive_is_mounted_in_place_whatever_its_compression() {
             let (file, at) = (s.file(name, bytes), s.directory("at"));
             s.cmd(["mount"]).arg(&file).arg(&at).ok();
             check_plain(&at);
-            s.cmd(["umount"]).arg(&at).ok();
+            s.unmount(&at);
         }
         assert_eq!(
             s.cmd(["images", "-q"]).ok(),
@@ -190,7 +190,7 @@ fn an_ordinary_user_mounts_and_reads_too() {
         .arg(at.join("d/symlink"))
         .ok();
     assert_eq!(cat, "content");
-    s.cmd(["umount"]).arg(&at).ok();
+    s.unmount(&at);
 }
 
 #[test]

@@ -27,7 +27,7 @@ fn under(inner: Cmd, prefix: &[&str]) -> Cmd {
             command.env(name, value);
         }
     }
-    Cmd::new(command).limit(Duration::from_secs(60))
+    Cmd::new(command)
 }
 
 /// In a user namespace of its own, whose maker is root in it, after `first`.
@@ -179,7 +179,7 @@ fn an_exec_that_memory_does_not_suffice_for_is_said() {
         return skip(test, out.err().trim());
     }
     let _ = out.succeeded();
-    pellicle_tests::wait_for("the command", Duration::from_secs(20), || {
+    pellicle_tests::wait_for("the command", Duration::from_secs(60), || {
         (!s.sleepers().is_empty()).then_some(())
     });
     for _ in 0..5 {

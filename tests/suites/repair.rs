@@ -388,11 +388,15 @@ fn the_files_of_a_container_are_looked_at_and_those_that_run_left_alone() {
         s.cmd(["exec", "runs", "cat", "/x"]).ok();
 
         let log = journal(&s);
-        pellicle_tests::wait_for("it to be synced by itself", Duration::from_secs(60), || {
-            let bytes = fs::read(&log).expect("read");
-            let mark = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8"));
-            (mark(1024).max(mark(1536)) > 0).then_some(())
-        });
+        pellicle_tests::wait_for(
+            "it to be synced by itself",
+            Duration::from_secs(180),
+            || {
+                let bytes = fs::read(&log).expect("read");
+                let mark = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8"));
+                (mark(1024).max(mark(1536)) > 0).then_some(())
+            },
+        );
         // The first batch is among what was synced.
         let file = fs::File::options().write(true).open(&log).expect("open");
         let mut byte = [0];

@@ -3,7 +3,6 @@
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -52,9 +51,7 @@ fn a_missing_command_is_127_and_one_that_cannot_run_126() {
             .run()
             .failed_clearly(126, &["/etc/passwd"]);
         s.run("tools /etc").run().failed_clearly(126, &["/etc"]);
-        let odd = s.directory("odd").join("odd");
-        fs::write(&odd, "#!/no/such/interpreter\n").expect("write");
-        fs::set_permissions(&odd, fs::Permissions::from_mode(0o755)).expect("chmod");
+        let odd = s.program("odd", "#!/no/such/interpreter\n");
         let bind = format!("{}:/bin/odd", odd.display());
         for command in ["odd", "/bin/odd"] {
             s.cmd(["run", "--rm", "-v", &bind, "tools", command])
@@ -247,9 +244,9 @@ fn a_terminal_is_passed_on_with_its_size_and_keys() {
         terminal.resize(50, 132);
         terminal.send("until stty size | grep -q '50 13[2]'; do sleep 0.1; done; stty size\n");
         terminal.expect("50 132");
-        // Ctrl-C ends the sleep and not the shell, nor pellicle.
-        terminal.send("sleep 100\n");
-        std::thread::sleep(Duration::from_millis(500));
+        // Ctrl-C ends what runs in the foreground and not the shell, nor pellicle.
+        terminal.send("sh -c 'echo begun-$((40+3)); sleep 1000'\n");
+        terminal.expect("begun-43");
         terminal.send("\x03");
         terminal.send("echo still-$((40+2))\n");
         terminal.expect("still-42");
@@ -334,7 +331,10 @@ fn a_detached_container_has_logs_exec_and_stop() {
             s.cmd(["ps", "-a"]).ok().contains("detached"),
             "ps -a does not list it"
         );
-        assert!(s.sleepers().is_empty(), "the command goes on after stop");
+        // Its supervisor, which has the command's words in its own, has recorded the end and ends.
+        wait_for("the end of it all", Duration::from_secs(60), || {
+            s.sleepers().is_empty().then_some(())
+        });
         s.cmd(["exec", "detached", "true"])
             .run()
             .failed_clearly(125, &["not running"]);
@@ -363,6 +363,7 @@ fn a_stopped_container_starts_again_with_its_files() {
                 .ends_with("run\nrun\nrun")
                 .then_some(())
         });
+        assert_eq!(s.cmd(["wait", "again"]).ok(), "0");
         s.cmd(["rm", "again"]).ok();
     });
 }
@@ -387,7 +388,10 @@ fn rm_removes_at_exit_and_names_are_free_again() {
 #[test]
 fn init_reaps_what_the_command_leaves() {
     each(|s| {
-        let script = "sh -c 'sleep 0.2 & exec true'; sleep 0.6; for p in /proc/[0-9]*; do grep -s '^State:.Z' $p/status; done; exit 3";
+        // Nobody but process 1 can take what is left of the orphan.
+        let script = "sh -c 'sleep 0.2 & echo $! >/orphan'; read p </orphan; n=0; \
+            while [ -e /proc/$p ] && [ $n -lt 600 ]; do sleep 0.1; n=$((n+1)); done; \
+            grep -s '^State:' /proc/$p/status; exit 3";
         let out = s.run("--init tools sh -c").arg(script).run().exited(3);
         assert_eq!(out.out(), "");
         assert_ne!(s.run("--init tools sh -c").arg("echo $$").ok(), "1");

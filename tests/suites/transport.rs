@@ -63,7 +63,7 @@ fn mounted(s: &TestStore, transport: &str) -> String {
     assert!(found.expect("find").status.success());
     let stats = s.cmd(["mount", "--stats"]).ok();
     assert!(stats.contains("READDIRPLUS"), "{stats}");
-    s.cmd(["umount"]).arg(&dir).ok();
+    s.unmount(&dir);
     told
 }
 
@@ -189,7 +189,7 @@ fn a_read_only_mount_leaves_reading_to_the_kernel_with_passthrough() {
             "{told}"
         );
         reads.push(s.cmd(["mount", "--stats"]).ok().contains("\nREAD "));
-        s.cmd(["umount"]).arg(&dir).ok();
+        s.unmount(&dir);
     }
     assert_eq!(reads, [true, false]);
 }

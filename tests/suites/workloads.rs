@@ -22,7 +22,7 @@ fn in_debian(test: &str, script: &str) -> Option<(TestStore, String, BTreeSet<St
         .cmd([
             "run", "--name", "work", "debian", "bash", "-euo", "pipefail", "-c", script,
         ])
-        .limit(Duration::from_secs(300))
+        .limit(Duration::from_secs(900))
         .run()
         .succeeded()
         .out();
@@ -199,8 +199,8 @@ fn a_database_keeps_its_integrity_in_both_journal_modes() {
     let test = "a_database_keeps_its_integrity_in_both_journal_modes";
     let script = "cd /var/lib/app; for mode in wal delete; do rm -f db*
 sqlite3 db \"pragma journal_mode=$mode; create table t(a integer primary key, b text); create index i on t(b);\" > /dev/null
-(for n in $(seq 40); do sqlite3 -cmd '.timeout 20000' db \"begin immediate; insert into t(b) select hex(randomblob(50)) from generate_series(1,200); commit;\"; done) &
-(for n in $(seq 40); do sqlite3 -cmd '.timeout 20000' db \"begin immediate; insert into t(b) select hex(randomblob(50)) from generate_series(1,200); delete from t where a % 7 = 3 and a < 1000; commit;\"; done) &
+(for n in $(seq 40); do sqlite3 -cmd '.timeout 300000' db \"begin immediate; insert into t(b) select hex(randomblob(50)) from generate_series(1,200); commit;\"; done) &
+(for n in $(seq 40); do sqlite3 -cmd '.timeout 300000' db \"begin immediate; insert into t(b) select hex(randomblob(50)) from generate_series(1,200); delete from t where a % 7 = 3 and a < 1000; commit;\"; done) &
 wait; sqlite3 db 'pragma integrity_check; select count(*) > 13000 from t; vacuum; pragma integrity_check;'; done";
     let Some((s, out, diff)) = in_debian(test, script) else {
         return;
@@ -235,7 +235,7 @@ else
   echo "${bad// /}" >/acks/result.new; mv /acks/result.new /acks/result
 fi
 from=$(cat /acks/round 2>/dev/null || echo 0); echo $((from + 100000)) >/acks/round
-( for ((i = from; ; i++)); do mkdir t$i; tar xf source.tar -C t$i; echo $i >>/acks/tar; done ) &
+( for ((i = from; ; i++)); do mkdir t$i && tar xf source.tar -C t$i && echo $i >>/acks/tar; done ) &
 ( for ((i = from; ; i++)); do sqlite3 bank.db "INSERT INTO t VALUES($i, 'row $i');" && echo $i >>/acks/sql; done ) &
 ( for ((i = from; ; i++)); do echo $i >repo/f$((i % 50)); git -C repo add -A; git -C repo commit -qm "$i"; git -C repo rev-parse HEAD >>/acks/git; done ) &
 ( for ((i = from; ; i++)); do printf '#include <stdio.h>\nint main() { puts("program %d"); }\n' $i >p.c; gcc -o prog$i p.c && echo $i >>/acks/gcc; done ) &
@@ -266,7 +266,7 @@ fn nothing_that_was_done_is_lost_when_the_supervisor_is_killed_in_the_middle() {
     for round in 0..3 {
         let all = ["tar", "sql", "git", "gcc"];
         let before = all.map(done);
-        wait_for("some of everything", Duration::from_secs(120), || {
+        wait_for("some of everything", Duration::from_secs(600), || {
             let some = all.iter().zip(before).all(|(what, n)| done(what) > n + 3);
             some.then_some(())
         });
@@ -285,7 +285,7 @@ fn nothing_that_was_done_is_lost_when_the_supervisor_is_killed_in_the_middle() {
         }
         s.cmd(["start", "work"]).ok();
         let result = acks.join("result");
-        let bad = wait_for("it to be checked", Duration::from_secs(120), || {
+        let bad = wait_for("it to be checked", Duration::from_secs(600), || {
             std::fs::read_to_string(&result).ok()
         });
         assert_eq!(bad.trim(), "", "round {round}");

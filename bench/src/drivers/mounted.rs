@@ -12,6 +12,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use nix::{
+    errno::Errno,
     mount::{MntFlags, umount2},
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -21,6 +22,8 @@ use crate::setup::Setup;
 
 /// How long a server may take to mount, and to end. One that scans a large tree first takes seconds.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// How long a mount may be busy once its workload is done.
+const BUSY: Duration = Duration::from_secs(10);
 
 /// The attribute that our servers answer (`pellicle_fuse::SERVER_XATTR`).
 const SERVER: &str = "user.pellicle.server";
@@ -179,13 +182,19 @@ impl Mounted {
 
     fn end(&mut self) -> Result<()> {
         if std::mem::take(&mut self.mounted) && is_mounted(&self.at) {
-            umount2(&self.at, MntFlags::empty())
-                .or_else(|_| {
+            let begun = Instant::now();
+            loop {
+                match umount2(&self.at, MntFlags::empty()) {
                     // A process of the workload may be just about to end.
-                    thread::sleep(Duration::from_millis(200));
-                    umount2(&self.at, MntFlags::empty())
-                })
-                .with_context(|| format!("cannot unmount {}", self.at.display()))?;
+                    Err(Errno::EBUSY) if begun.elapsed() < BUSY => {
+                        thread::sleep(Duration::from_millis(20));
+                    }
+                    done => {
+                        done.with_context(|| format!("cannot unmount {}", self.at.display()))?;
+                        break;
+                    }
+                }
+            }
         }
         if let Some(mut server) = self.server.take() {
             let start = Instant::now();

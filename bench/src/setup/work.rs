@@ -208,7 +208,8 @@ mod tests {
         flock(&lock, FlockOperation::NonBlockingLockExclusive).unwrap();
         assert!(clear_leftovers(work.path()).told.is_empty());
         assert!(dir.exists());
-        drop(lock);
+        // Closing alone would leave it to a child of another thread that has not executed yet.
+        flock(&lock, FlockOperation::Unlock).unwrap();
         assert_eq!(clear_leftovers(work.path()).told.len(), 1);
     }
 }

@@ -28,6 +28,8 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub(crate) struct Room {
     made: Instant,
+    /// How long after a removal its room is waited for.
+    patience: Duration,
     /// When a name was last removed, milliseconds after `made`.
     removed: AtomicU64,
     /// Threads that see to FORGET.
@@ -41,6 +43,7 @@ impl Room {
     pub(crate) fn new(threads: usize) -> Self {
         Self {
             made: Instant::now(),
+            patience: PATIENCE,
             removed: AtomicU64::new(0),
             forgetting: AtomicUsize::new(0),
             places: AtomicUsize::new(threads.saturating_sub(1)),
@@ -89,7 +92,7 @@ impl Room {
     }
 
     fn is_soon(&self) -> bool {
-        let patience = u64::try_from(PATIENCE.as_millis()).unwrap_or(u64::MAX);
+        let patience = u64::try_from(self.patience.as_millis()).unwrap_or(u64::MAX);
         let since = self.now().saturating_sub(self.removed.load(Relaxed));
         self.forgetting.load(Relaxed) > 0 || since <= patience
     }
@@ -120,6 +123,14 @@ mod tests {
 
     use super::*;
 
+    /// One that waits as long as it takes, however busy the machine is.
+    fn patient(threads: usize) -> Room {
+        Room {
+            patience: Duration::from_secs(3600),
+            ..Room::new(threads)
+        }
+    }
+
     /// Tries while there are `unnamed` files, of which the `at`th finds room; how many there were.
     fn tries(room: &Room, unnamed: u64, at: u32) -> (u32, Result<(), Failure>) {
         let tried = Cell::new(0);
@@ -138,7 +149,7 @@ mod tests {
 
     #[test]
     fn room_is_waited_for_where_a_file_lost_its_name_only() {
-        let room = Room::new(2);
+        let room = patient(2);
         room.removed();
         let (tried, done) = tries(&room, 0, 3);
         assert_eq!(tried, 1);
@@ -150,7 +161,7 @@ mod tests {
 
     #[test]
     fn what_was_forgotten_meanwhile_is_worth_one_more_try() {
-        let room = Room::new(2);
+        let room = patient(2);
         room.removed();
         let (unnamed, mut tried) = (Cell::new(1), 0);
         let done = room.for_work(
@@ -170,8 +181,17 @@ mod tests {
     #[test]
     fn a_host_that_stays_full_is_told_in_the_end() {
         let room = Room::new(2);
-        room.removed();
-        let (tried, done) = tries(&room, 1, 0);
+        let mut tried = 0;
+        let done = room.for_work(
+            || 1,
+            || -> Result<(), Failure> {
+                tried += 1;
+                if tried == 1 {
+                    room.removed();
+                }
+                Err(Error::NoSpace.into())
+            },
+        );
         assert!(tried > 1);
         assert!(lacks_room(&done));
         assert_eq!(room.places.load(Relaxed), 1, "the place is free again");
@@ -179,7 +199,7 @@ mod tests {
 
     #[test]
     fn one_thread_never_waits() {
-        let room = Room::new(2);
+        let room = patient(2);
         room.removed();
         let inner = Cell::new(0);
         let mut first = true;
@@ -196,14 +216,14 @@ mod tests {
         );
         assert!(done.is_ok());
         assert_eq!(inner.get(), 1);
-        let alone = Room::new(1);
+        let alone = patient(1);
         alone.removed();
         assert_eq!(tries(&alone, 1, 2).0, 1);
     }
 
     #[test]
     fn other_errors_are_told_at_once() {
-        let room = Room::new(2);
+        let room = patient(2);
         room.removed();
         let mut tried = 0;
         let done = room.for_work(

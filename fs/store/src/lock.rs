@@ -37,7 +37,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 #[must_use]
 pub struct StoreLock {
-    _file: File,
+    file: File,
     /// Counts the exclusive locks that one store holds.
     exclusive: Option<Arc<AtomicUsize>>,
 }
@@ -47,7 +47,7 @@ impl StoreLock {
     pub(crate) fn shared(root: &Path) -> Result<Self, StoreError> {
         let file = take(root, FlockOperation::NonBlockingLockShared, PATIENCE)?;
         Ok(Self {
-            _file: file,
+            file,
             exclusive: None,
         })
     }
@@ -58,7 +58,7 @@ impl StoreLock {
         let file = take(root, how, Duration::ZERO)?;
         held.fetch_add(1, SeqCst);
         Ok(Self {
-            _file: file,
+            file,
             exclusive: Some(Arc::clone(held)),
         })
     }
@@ -66,6 +66,8 @@ impl StoreLock {
 
 impl Drop for StoreLock {
     fn drop(&mut self) {
+        // Closing alone would leave it to a child that was forked meanwhile.
+        let _ = flock(&self.file, FlockOperation::Unlock);
         if let Some(held) = &self.exclusive {
             held.fetch_sub(1, SeqCst);
         }
@@ -79,7 +81,7 @@ pub struct Hold(File);
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        // Closing alone would leave it to a child that was forked meanwhile.
+        // As a `StoreLock`.
         let _ = flock(&self.0, FlockOperation::Unlock);
     }
 }

@@ -1,15 +1,11 @@
 //! `pellicle kill`: a signal to the container's first process.
 
-use std::{
-    os::fd::AsFd as _,
-    process::ExitCode,
-    time::{Duration, Instant},
-};
+use std::{os::fd::AsFd as _, process::ExitCode, time::Instant};
 
 use clap::Args;
 use pellicle_sys::process::send_signal;
 
-use super::containers;
+use super::{containers, stop};
 use crate::{
     CliError, Context,
     container::{
@@ -62,7 +58,7 @@ pub fn run(cx: &Context, args: KillArgs) -> Result<ExitCode, CliError> {
         })?;
         if signal == libc::SIGKILL {
             // What follows in a script finds it stopped.
-            let _ = watch.wait_until(Instant::now() + Duration::from_secs(10));
+            let _ = watch.wait_until(Instant::now() + stop::RECORD_PATIENCE);
         }
         Ok(())
     })

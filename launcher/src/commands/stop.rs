@@ -22,8 +22,9 @@ use crate::{
     events::{self, Event},
 };
 
-/// How long a supervisor gets to record the end of its container.
-const RECORD_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a supervisor gets to record the end of its container: before, it writes what the container
+/// wrote to a disk that may be slow and busy.
+pub(super) const RECORD_PATIENCE: Duration = Duration::from_secs(120);
 
 /// Stop running containers
 ///

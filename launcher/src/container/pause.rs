@@ -152,7 +152,7 @@ mod tests {
         assert!(moves(), "it goes on");
         busy.kill().unwrap();
         busy.wait().unwrap();
-        fs::remove_dir(&dir).unwrap();
+        assert!(cgroup.remove(), "{} is left", dir.display());
         assert!(Paused::pause(&Cgroup::default()).unwrap().is_none());
     }
 }

@@ -97,6 +97,7 @@ pub fn run(
     let stray = !live.cgroup.remove();
     let Run {
         store,
+        lock,
         registry,
         mut state,
         is_new,
@@ -126,6 +127,8 @@ pub fn run(
         if let Some(union) = &live.union {
             union.retire();
         }
+        // Whoever waited for the end may collect.
+        drop(lock);
         registry.remove(held, &id, Some(&state.name), Some(code))?;
         if executed {
             let gone = Event::container("destroy", &state);
@@ -151,6 +154,8 @@ pub fn run(
     if executed {
         events::note(store.root(), &[died(&state, code)]);
     }
+    // Whoever waits for the end may collect then.
+    drop(lock);
     registry.release(held, &id, code);
     closed?;
     result

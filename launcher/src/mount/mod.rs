@@ -31,7 +31,7 @@ use crate::{CliError, Context, image::Image, transport::Way};
 pub const SOURCE_PREFIX: &str = "pellicle:";
 
 /// How long a server may take to say how it serves.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What to mount.
 #[derive(Clone, Debug)]

@@ -2,7 +2,7 @@
 
 use std::{fs, process::Command, time::Duration};
 
-use pellicle_tests::{Cmd, Outcome, Who, skip};
+use pellicle_tests::{Cmd, LET_GO, Outcome, Who, skip};
 use serde_json::Value;
 
 use crate::support::{Site, installed};
@@ -12,6 +12,7 @@ const TEXT: &str = "FROM tools\nRUN echo one >/one && rm /etc/base && mkdir /d\n
 
 /// crun takes no mixture of cgroups of both versions.
 const WITH_CGROUPS: &str = r#"
+    eval "$LET_GO"
     if [ ! -e /sys/fs/cgroup/cgroup.controllers ]; then
         umount -R -l /sys/fs/cgroup 2>/dev/null
         mount -t cgroup2 cgroup2 /sys/fs/cgroup || exit 99
@@ -19,10 +20,12 @@ const WITH_CGROUPS: &str = r#"
     exec "$@"
 "#;
 
+const LIMIT: Duration = Duration::from_secs(300);
+
 fn program(name: &str, args: &[&str]) -> Outcome {
     let mut command = Command::new(name);
     command.args(args);
-    Cmd::new(command).limit(Duration::from_secs(120)).run()
+    Cmd::new(command).limit(LIMIT).run()
 }
 
 #[test]
@@ -104,7 +107,11 @@ fn podman_runs_what_is_built_and_we_build_on_what_it_saves() {
             "--storage-driver=vfs",
         ];
         let start = ["-m", "sh", "-c", WITH_CGROUPS, "sh", "podman"];
-        program("unshare", &[&start[..], &places, args].concat())
+        let mut command = Command::new("unshare");
+        command
+            .args([&start[..], &places, args].concat())
+            .env("LET_GO", LET_GO);
+        Cmd::new(command).limit(LIMIT).run()
     };
     let loaded = podman(&["load", "-q", "-i", archive.to_str().unwrap()]).succeeded();
     let name = loaded

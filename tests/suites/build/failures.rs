@@ -1,9 +1,9 @@
 //! Builds that fail: file, line, what to do; nothing tagged, nothing left.
 
-use std::{fs, process::Command, thread, time::Duration};
+use std::{fs, process::Command, time::Duration};
 
 use nix::sys::signal::Signal;
-use pellicle_tests::{Cmd, TestStore, Who, pellicle, skip, tools_image, wait_for};
+use pellicle_tests::{Cmd, Ending, TestStore, Who, pellicle, skip, tools_image, wait_for};
 
 use crate::support::Site;
 
@@ -137,6 +137,7 @@ fn a_build_that_is_interrupted_or_killed_leaves_no_container() {
             wait_for("the command of RUN", Duration::from_secs(60), || {
                 (!b.s.sleepers().is_empty()).then_some(())
             });
+            let supervisors = Ending::of(&b.s.servers());
             build.signal(signal);
             let out = build.wait();
             match signal {
@@ -148,7 +149,7 @@ fn a_build_that_is_interrupted_or_killed_leaves_no_container() {
             wait_for("the command's end", Duration::from_secs(60), || {
                 b.s.sleepers().is_empty().then_some(())
             });
-            thread::sleep(Duration::from_millis(100));
+            supervisors.wait();
             // The next command clears up behind one that was killed.
             b.s.cmd(["ps", "-a"]).ok();
             assert_eq!(b.s.cmd(["ps", "-a", "-q"]).ok(), "", "{signal}");
@@ -204,7 +205,7 @@ fn a_build_that_finds_the_disk_full_leaves_the_store_usable() {
     let next = build(&format!("{first}RUN echo second >>/first\n"));
     let says = cmd(&["run", "--rm", "x", "cat", "/first"]).run().out();
     let verified = cmd(&["store", "verify"]).run();
-    let _ = Command::new("umount").arg(&small).status();
+    let _ = Command::new("umount").arg("-l").arg(&small).status();
 
     let _ = imported.succeeded();
     for (failed, line) in [(&filled, "Containerfile:3"), (&copied, "Containerfile:3")] {

@@ -240,7 +240,7 @@ fn stages_that_do_not_need_each_other_are_built_at_the_same_time() {
         let wait = |mine: &str, other: &str| {
             format!(
                 "FROM tools AS {mine}\nRUN --mount=type=cache,target=/c touch /c/{mine} && n=0 && \
-                 while ! test -e /c/{other}; do sleep 0.1; n=$((n+1)); test $n -lt 200; done && echo {mine} >/{mine}\n"
+                 while ! test -e /c/{other}; do sleep 0.1; n=$((n+1)); test $n -lt 1200; done && echo {mine} >/{mine}\n"
             )
         };
         let text = format!(

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, process::Command};
 
-use pellicle_tests::{Cmd, Outcome, Who, pellicle_overlay, skip};
+use pellicle_tests::{Cmd, LET_GO, Outcome, Who, pellicle_overlay, skip};
 
 use crate::layers::{Layers, UPPERS};
 
@@ -285,7 +285,8 @@ fn directories_closed_to_the_user_are_refused() {
 fn in_namespace(layers: &Layers, script: &str) -> Outcome {
     let mut command = layers.store.who().command(Path::new("unshare"));
     command
-        .args(["--mount", "--propagation=private", "sh", "-uc", script])
+        .args(["--mount", "--propagation=private", "sh", "-uc"])
+        .arg(format!("{LET_GO}\n{script}"))
         .env("PROGRAM", pellicle_overlay())
         .env("PELLICLE_ROOT", layers.store.root())
         .current_dir(layers.path(""));

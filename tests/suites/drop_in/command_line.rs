@@ -3,7 +3,7 @@
 use std::{fs, path::Path, process::Command, time::Duration};
 
 use nix::sys::signal::Signal;
-use pellicle_tests::{Cmd, Who, pellicle_overlay, skip, wait_for};
+use pellicle_tests::{Cmd, LET_GO, Who, pellicle_overlay, skip, wait_for};
 
 use crate::layers::{Layers, UPPERS};
 
@@ -234,7 +234,8 @@ if mount.fuse3 images "$PWD/merged" -o "lowerdir=$PWD/lower,drop_privileges" -t 
 "#;
     let mut command = layers.store.who().command(Path::new("unshare"));
     command
-        .args(["--mount", "--propagation=private", "sh", "-euc", script])
+        .args(["--mount", "--propagation=private", "sh", "-euc"])
+        .arg(format!("{LET_GO}\n{script}"))
         .env("PROGRAM", pellicle_overlay())
         .env("PELLICLE_ROOT", layers.store.root())
         .current_dir(layers.path(""));

@@ -7,14 +7,18 @@ use std::{
     fs,
     io::{BufRead as _, BufReader},
     process::{Child, Command, Stdio},
+    time::Duration,
 };
 
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use pellicle_tests::{Cmd, TestStore, Who};
+use pellicle_tests::{Cmd, LET_GO, TestStore, Who};
 use tempfile::TempDir;
+
+/// How long one command of theirs may take.
+const LIMIT: Duration = Duration::from_secs(600);
 
 /// A storage, and whoever works on it.
 pub(crate) struct Engine {
@@ -28,6 +32,7 @@ pub(crate) struct Engine {
 
 /// Makes the namespace and stays in it.
 const HOLD: &str = "\
+eval \"$LET_GO\"
 if [ ! -e /sys/fs/cgroup/cgroup.controllers ]; then
   umount -R -l /sys/fs/cgroup 2>/dev/null
   mount -t cgroup2 cgroup2 /sys/fs/cgroup || exit 1
@@ -118,7 +123,7 @@ impl Engine {
             .env("CONTAINERS_CONF", self.store.path("containers.conf"))
             .env("CONTAINERS_STORAGE_CONF", self.store.path("storage.conf"))
             .env("BUILDAH_ISOLATION", "chroot");
-        Cmd::new(command).args(args)
+        Cmd::new(command).args(args).limit(LIMIT)
     }
 
     pub(crate) fn podman(&self, args: &[&str]) -> Cmd {
@@ -166,6 +171,7 @@ fn namespace() -> Option<Child> {
     }
     let mut holder = Command::new("unshare")
         .args(["--mount", "--propagation=private", "sh", "-c", HOLD])
+        .env("LET_GO", LET_GO)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .current_dir("/")

@@ -1,6 +1,6 @@
 //! pjdfstest: what each system call does and on which errno, 400 cases.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command, time::Duration};
+use std::{fs, path::Path, process::Command, time::Duration};
 
 use pellicle_tests::{Cmd, Overlay, Way};
 
@@ -19,7 +19,7 @@ rename_ctime = {}
 utime_now = {}
 utimensat = {}
 [settings]
-naptime = 0.01
+naptime = 0.02
 allow_remount = REMOUNT
 [dummy_auth]
 entries = [["nobody", "nogroup"], ["pellicle-test", "pellicle-test"]]
@@ -27,10 +27,11 @@ entries = [["nobody", "nogroup"], ["pellicle-test", "pellicle-test"]]
 
 /// The suite remounts read-only and back by `mount -o remount`. For `fuse.*` mount(8) would call the
 /// server's own program, so `-i`; and the kernel refuses (EBUSY) while the last close of a file
-/// without names is on its way to a server that answers opens, so a second try.
+/// without names is on its way to a server that answers opens, so another try until then.
 const MOUNT: &str = "#!/bin/sh
 PATH=/usr/bin:/bin
-for try in 1 2 3 4 5 6 7 8 9; do
+try=0
+while [ $((try += 1)) -lt 600 ]; do
   mount -i \"$@\" 2>/dev/null && exit
   sleep 0.1
 done
@@ -58,7 +59,7 @@ fn run(program: &Path, overlay: &Overlay, only: &[&str]) -> Said {
         .arg(overlay.path("other"))
         .args(only)
         .env("PATH", format!("{}:{path}", overlay.path("bin").display()))
-        .limit(Duration::from_secs(300))
+        .limit(Duration::from_secs(900))
         .run();
     let all = done.to_string();
     let of = |what: &str| {
@@ -85,8 +86,13 @@ fn pjdfstest_finds_no_failure() {
             fs::create_dir(overlay.path(dir)).expect("mkdir");
         }
         let mount = overlay.path("bin/mount");
-        fs::write(&mount, MOUNT).expect("write");
-        fs::set_permissions(&mount, fs::Permissions::from_mode(0o755)).expect("chmod");
+        // By another process: what is open here for writing nobody can execute, and a child of another
+        // thread holds it until it executes.
+        let mut write = Command::new("sh");
+        write
+            .args(["-c", "cat >\"$1\" && chmod 755 \"$1\"", "sh"])
+            .arg(&mount);
+        Cmd::new(write).stdin(MOUNT).ok();
 
         // Its cases that remount need a process of their own: others leave a file open that has no
         // name, and no file system turns read-only then.

@@ -64,14 +64,17 @@ fn the_tree_is_whole_after_stress_ng() {
         let dir = overlay.at().join("both/stress");
         fs::create_dir(&dir).expect("mkdir");
         let seconds = if full() { 120 } else { 8 };
-        let mut stress = Cmd::new(Command::new(&program))
+        let mut command = Command::new(&program);
+        // Some of it makes files where it is begun.
+        command.current_dir(&dir);
+        let mut stress = Cmd::new(command)
             .arg("--temp-path")
             .arg(&dir)
             .args(["--verify", "--timeout", &format!("{seconds}s")])
             // The disk of the machine is not what is tried.
             .args(["--hdd-bytes", "16M", "--iomix-bytes", "16M"])
             .args(["--fallocate-bytes", "16M", "--dirdeep-inodes", "2000"])
-            .limit(Duration::from_secs(seconds + 120));
+            .limit(Duration::from_secs(seconds + 600));
         for stressor in STRESSORS {
             stress = stress.arg(format!("--{stressor}")).arg("1");
         }

@@ -111,11 +111,10 @@ fn helpers_and_docker_s_file_have_credentials_too() {
     let layer = s.file("l.tar", Archive::new().file("f", "f").end());
     s.cmd(["import"]).arg(layer).arg("x").ok();
     let bin = s.directory("bin");
-    let helper = s.file(
+    s.program(
         "bin/docker-credential-test",
-        format!("#!/bin/sh\ncat >/dev/null\necho '{{\"Username\":\"{USER}\",\"Secret\":\"{PASSWORD}\"}}'\n"),
+        &format!("#!/bin/sh\ncat >/dev/null\necho '{{\"Username\":\"{USER}\",\"Secret\":\"{PASSWORD}\"}}'\n"),
     );
-    fs::set_permissions(&helper, fs::Permissions::from_mode(0o755)).expect("chmod");
     s.directory("docker");
     s.file(
         "docker/config.json",
@@ -128,7 +127,7 @@ fn helpers_and_docker_s_file_have_credentials_too() {
         .env("DOCKER_CONFIG", s.path("docker"))
         .env("PATH", &path)
         .ok();
-    s.file(
+    s.program(
         "bin/docker-credential-test",
         "#!/bin/sh\necho it is locked; exit 1\n",
     );

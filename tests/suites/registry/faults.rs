@@ -54,6 +54,7 @@ fn fails_then_works(wrong: impl Fn() -> Answer + Send + Sync + 'static, words: &
         .join("blobs")
         .join(second.replace(':', "/"))
         .exists();
+    r.settle();
     let before = r.asked(&second).len();
     pull(&s, &r).ok();
     assert_eq!(listed(&s), 1);

@@ -34,7 +34,7 @@ fn program(name: &str, args: &[&str]) -> Outcome {
     let mut command = Command::new(name);
     command.args(args).env("HOME", "/root");
     Cmd::new(command)
-        .limit(std::time::Duration::from_secs(120))
+        .limit(std::time::Duration::from_secs(300))
         .run()
 }
 

@@ -2,13 +2,15 @@
 
 use std::{
     collections::BTreeMap,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     io::{BufRead as _, BufReader, Read as _, Write},
     net::{TcpListener, TcpStream},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
+    time::Duration,
 };
 
 use pellicle_tests::archive::gzip;
@@ -82,6 +84,8 @@ pub(crate) fn chunked(sent: Vec<u8>, endless: bool) -> Answer {
 pub(crate) struct Script {
     pub(crate) port: u16,
     asked: Arc<Mutex<Vec<Asked>>>,
+    /// Connections that are not done with.
+    open: Arc<AtomicUsize>,
     end: Arc<AtomicBool>,
 }
 
@@ -94,21 +98,46 @@ impl Script {
         let port = listener.local_addr().expect("its address").port();
         let asked = Arc::new(Mutex::new(Vec::new()));
         let end = Arc::new(AtomicBool::new(false));
+        let open = Arc::new(AtomicUsize::new(0));
         let (noted, ended, handler) = (Arc::clone(&asked), Arc::clone(&end), Arc::new(handler));
+        let begun = Arc::clone(&open);
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 if ended.load(Ordering::Relaxed) {
                     return;
                 }
                 let (noted, handler) = (Arc::clone(&noted), Arc::clone(&handler));
-                thread::spawn(move || serve(stream, &noted, &*handler));
+                begun.fetch_add(1, Ordering::SeqCst);
+                let open = Arc::clone(&begun);
+                thread::spawn(move || {
+                    serve(stream, &noted, &*handler);
+                    open.fetch_sub(1, Ordering::SeqCst);
+                });
             }
         });
-        Self { port, asked, end }
+        Self {
+            port,
+            asked,
+            open,
+            end,
+        }
     }
 
     pub(crate) fn name(&self, name: &str) -> String {
         format!("localhost:{}/{name}", self.port)
+    }
+
+    /// Waits until everything that was sent has been read and answered: what a client that has ended asked
+    /// for last may be on its way still.
+    pub(crate) fn settle(&self) {
+        // Connections are taken in the order in which they were made.
+        let mut last = TcpStream::connect(("127.0.0.1", self.port)).expect("connect");
+        last.write_all(b"GET /settle HTTP/1.1\r\n\r\n")
+            .expect("ask");
+        last.read_to_end(&mut Vec::new()).expect("an answer");
+        pellicle_tests::wait_for("the server", Duration::from_secs(60), || {
+            (self.open.load(Ordering::SeqCst) == 0).then_some(())
+        });
     }
 
     /// All requests so far whose path has `part` in it.
@@ -205,7 +234,21 @@ pub(crate) struct Made {
     pub(crate) layers: Vec<Vec<u8>>,
 }
 
+/// Made once for the same bytes: a server is not to keep its client waiting for it.
 pub(crate) fn digest(bytes: &[u8]) -> String {
+    static KNOWN: Mutex<BTreeMap<(u64, usize), String>> = Mutex::new(BTreeMap::new());
+    let mut hasher = DefaultHasher::new();
+    bytes.hash(&mut hasher);
+    let key = (hasher.finish(), bytes.len());
+    if let Some(known) = KNOWN.lock().expect("no panic").get(&key) {
+        return known.clone();
+    }
+    let digest = sha256(bytes);
+    KNOWN.lock().expect("no panic").insert(key, digest.clone());
+    digest
+}
+
+fn sha256(bytes: &[u8]) -> String {
     use std::process::{Command, Stdio};
 
     let mut child = Command::new("sha256sum")

@@ -2,7 +2,8 @@
 
 use std::{
     fs::{self, File},
-    net::{TcpListener, TcpStream},
+    io::{Read as _, Write as _},
+    net::TcpStream,
     path::PathBuf,
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicUsize, Ordering},
@@ -16,6 +17,8 @@ use crate::{installed, program};
 
 pub(crate) const USER: &str = "me";
 pub(crate) const PASSWORD: &str = "s3cret-word";
+/// Begins the path of requests that only make sure of the log.
+const MARK: &str = "/mark-";
 /// A name of the registry's certificate that no name server knows.
 pub(crate) const OUTSIDE: &str = "registry.test";
 
@@ -37,12 +40,6 @@ pub(crate) struct Registry {
     port: u16,
     /// Lines of the log that were looked at.
     seen: AtomicUsize,
-}
-
-/// A port that is free now.
-pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("its address").port()
 }
 
 impl Registry {
@@ -73,7 +70,6 @@ impl Registry {
             .tempdir_in(scratch())
             .expect("temporary directory");
         let at = |name: &str| dir.path().join(name).display().to_string();
-        let port = free_port();
         let mut config = format!(
             "version: 0.1\nlog: {{level: info}}\nstorage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\n",
             at("data")
@@ -81,7 +77,7 @@ impl Registry {
         if guard == Guard::Certificate {
             certificates(&at("certs"));
             config.push_str(&format!(
-                "http: {{addr: '127.0.0.1:{port}', tls: {{certificate: {}, key: {}, clientcas: [{}]}}}}\n",
+                "http: {{addr: '127.0.0.1:0', tls: {{certificate: {}, key: {}, clientcas: [{}]}}}}\n",
                 at("certs/server.pem"),
                 at("certs/server-key.pem"),
                 at("certs/ca/ca.crt"),
@@ -94,13 +90,13 @@ impl Registry {
             fs::write(at("users"), line).expect("write");
             config.push_str(&format!(
                 "auth: {{htpasswd: {{realm: test, path: {}}}}}\n\
-                 http: {{addr: '127.0.0.1:{port}', tls: {{certificate: {}, key: {}}}}}\n",
+                 http: {{addr: '127.0.0.1:0', tls: {{certificate: {}, key: {}}}}}\n",
                 at("users"),
                 at("certs/server.pem"),
                 at("certs/server-key.pem")
             ));
         } else {
-            config.push_str(&format!("http: {{addr: '127.0.0.1:{port}'}}\n"));
+            config.push_str("http: {addr: '127.0.0.1:0'}\n");
         }
         fs::write(at("config.yml"), config).expect("write");
         let log = File::create(at("log")).expect("log");
@@ -112,14 +108,20 @@ impl Registry {
             .stderr(log)
             .spawn()
             .expect("docker-registry");
-        let registry = Self {
+        let mut registry = Self {
             child,
             dir,
-            port,
+            port: 0,
             seen: AtomicUsize::new(0),
         };
-        wait_for("the registry", Duration::from_secs(60), || {
-            TcpStream::connect(("127.0.0.1", port)).ok()
+        // On a port that the kernel gives it, so that nobody else gets it first.
+        registry.port = wait_for("the registry", Duration::from_secs(120), || {
+            let ended = registry.child.try_wait().expect("wait");
+            let log = registry.log();
+            assert!(ended.is_none(), "{ended:?}: {log}");
+            let (_, port) = log.split_once("listening on 127.0.0.1:")?;
+            let end = port.find(|c: char| !c.is_ascii_digit())?;
+            port[..end].parse().ok()
         });
         Some(registry)
     }
@@ -152,13 +154,37 @@ impl Registry {
         self.port
     }
 
+    fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).expect("log")
+    }
+
+    /// Asks for something that nobody else does, and waits until the log tells.
+    fn see_to_it(&self) {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("{MARK}{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("connect");
+        write!(
+            stream,
+            "GET {name} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        )
+        .expect("ask");
+        stream.read_to_end(&mut Vec::new()).expect("an answer");
+        let line = format!("\"GET {name} HTTP/1.1\"");
+        wait_for("the log", Duration::from_secs(60), || {
+            self.log().contains(&line).then_some(())
+        });
+    }
+
     /// What was asked for since the last look, as `METHOD /path STATUS`.
     pub(crate) fn requests(&self) -> Vec<String> {
-        // The line of a request is written right after its answer.
-        std::thread::sleep(Duration::from_millis(100));
-        let text = fs::read_to_string(self.dir.path().join("log")).expect("log");
+        // The line of a request is written right after its answer: before those of two that come later,
+        // one after the other.
+        self.see_to_it();
+        self.see_to_it();
+        let text = self.log();
         let all: Vec<String> = text
             .lines()
+            .filter(|line| !line.contains(MARK))
             .filter_map(|line| {
                 let (_, rest) = line.split_once(" \"")?;
                 let (request, rest) = rest.split_once(" HTTP/1.1\" ")?;

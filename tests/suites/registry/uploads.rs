@@ -173,8 +173,6 @@ fn with_image(size: usize) -> TestStore {
 
 fn push(s: &TestStore, to: &str) -> Cmd {
     s.cmd(["push", "-q", "--retry-delay", "10ms", "x", to])
-        .env("PELLICLE_REGISTRY_TIMEOUT", "1")
-        .limit(Duration::from_secs(60))
 }
 
 /// A registry that has nothing and sends uploads to `upload`; `handler` does the rest.
@@ -209,6 +207,7 @@ fn a_registry_that_takes_an_upload_and_falls_silent_is_given_up() {
     });
     push(&s, &r.name("x"))
         .arg("--retry=1")
+        .env("PELLICLE_REGISTRY_TIMEOUT", "1")
         .run()
         .failed_clearly(1, &["for 1 second"]);
     // One byte of the head now and then.
@@ -225,6 +224,7 @@ fn a_registry_that_takes_an_upload_and_falls_silent_is_given_up() {
     });
     push(&s, &r.name("x"))
         .arg("--retry=1")
+        .env("PELLICLE_REGISTRY_TIMEOUT", "1")
         .run()
         .failed_clearly(1, &["for 1 second"]);
 }

@@ -161,7 +161,9 @@ fn events_are_followed_as_they_come_and_chosen_by_time() {
             follow.has_open("inotify").then_some(())
         });
         s.run("--name seen tools true").ok();
-        std::thread::sleep(Duration::from_secs(1));
+        wait_for("the last of it", Duration::from_secs(60), || {
+            follow.said().contains("destroy seen").then_some(())
+        });
         follow.signal(Signal::SIGINT);
         let told = follow.wait().succeeded().out();
         assert_eq!(told, "create seen\nstart seen\ndie seen\ndestroy seen");

@@ -137,7 +137,7 @@ fn archives_are_pushed_pulled_run_mounted_and_loaded() {
             let dir = t.directory("at");
             t.cmd(["mount", &oci]).arg(&dir).ok();
             assert!(dir.join("etc/base").exists());
-            t.cmd(["umount"]).arg(&dir).ok();
+            t.unmount(&dir);
         }
     }
 }

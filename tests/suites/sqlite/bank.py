@@ -16,7 +16,7 @@ TOTAL = 100 * 1000
 
 
 def connect(path):
-    return sqlite3.connect(path, timeout=60, isolation_level=None)
+    return sqlite3.connect(path, timeout=300, isolation_level=None)
 
 
 def make(path, mode):

@@ -13,7 +13,7 @@ use std::{
 
 use pellicle_tests::{Cmd, Overlay, Way, Who, repository, skip, wait_for};
 
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(600);
 
 /// `bank.py ARGS...`.
 fn bank() -> Command {

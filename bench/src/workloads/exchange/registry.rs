@@ -4,6 +4,8 @@
 use std::{
     collections::BTreeSet,
     fs::{self, File},
+    io::{Read as _, Write as _},
+    net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
@@ -16,9 +18,9 @@ use crate::setup::Setup;
 
 pub(super) const PROGRAM: &str = "docker-registry";
 /// How long it may take to listen.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// Its log has the line of a request right after the answer.
-const SETTLE: Duration = Duration::from_millis(100);
+const PATIENCE: Duration = Duration::from_secs(60);
+/// What is asked for to see that the log is complete; nothing is there.
+const NOTHING: &str = "/nothing-";
 
 /// A running one.
 pub(super) struct Registry {
@@ -95,16 +97,36 @@ impl Registry {
         fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
     }
 
+    /// The log with the lines of all requests so far. Each is written right after the answer: before those
+    /// of two that come later, one after the other.
+    fn whole_log(&self) -> Result<String> {
+        for n in 0..2 {
+            let name = format!("{NOTHING}{}-{n}", self.log()?.len());
+            let mut stream = TcpStream::connect(&self.host).context("the registry is gone")?;
+            write!(
+                stream,
+                "GET {name} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+            )?;
+            stream.read_to_end(&mut Vec::new())?;
+            let start = Instant::now();
+            while !self.log()?.contains(&name) {
+                if start.elapsed() > PATIENCE {
+                    bail!("{PROGRAM} writes no log");
+                }
+                thread::sleep(Duration::from_millis(2));
+            }
+        }
+        self.log()
+    }
+
     /// Where the log ends now.
     pub(super) fn mark(&self) -> Result<Mark> {
-        thread::sleep(SETTLE);
-        Ok(Mark(self.log()?.len()))
+        Ok(Mark(self.whole_log()?.len()))
     }
 
     /// What went over the wire since then.
     pub(super) fn traffic_since(&self, mark: Mark) -> Result<Traffic> {
-        thread::sleep(SETTLE);
-        let log = self.log()?;
+        let log = self.whole_log()?;
         let mut traffic = Traffic::default();
         for request in requests(log.get(mark.0..).unwrap_or_default()) {
             match &request {

@@ -21,14 +21,14 @@ fn again(by: &str, wrap: &[&str]) {
 }
 
 fn over(by: &str, wrap: &[&str], transport: &str) {
-    let mut copy = tempfile::NamedTempFile::new().unwrap();
-    // The build directory may be closed to others.
-    std::io::copy(
-        &mut std::fs::File::open(std::env::current_exe().unwrap()).unwrap(),
-        &mut copy,
-    )
-    .unwrap();
-    let path = copy.into_temp_path();
+    // The build directory may be closed to others. Copied by another process: what is open here for
+    // writing a child of another thread holds until it executes, and meanwhile nobody can execute it.
+    let path = tempfile::NamedTempFile::new().unwrap().into_temp_path();
+    let copied = Command::new("cp")
+        .arg(std::env::current_exe().unwrap())
+        .arg(&*path)
+        .status();
+    assert!(copied.unwrap().success());
     std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let done = Command::new("setpriv")
         .args(NOBODY)

@@ -105,6 +105,8 @@ fn holes_and_allocation_are_the_host_files() {
     let at = l.file(0, "sparse", "");
     let file = fs::OpenOptions::new().write(true).open(&at).unwrap();
     file.write_all_at(b"data", 1 << 20).unwrap();
+    // Until it is on the disk the file system only guesses what it takes there.
+    file.sync_all().unwrap();
     let stack = l.open();
     let ino = find(&stack, "sparse").unwrap();
     assert_eq!(stack.seek(ino, 0, true).unwrap(), Some(1 << 20));

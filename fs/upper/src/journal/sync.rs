@@ -33,6 +33,9 @@ use crate::{UpperError, host::no_space};
 pub(super) struct Gate {
     busy: Mutex<bool>,
     freed: Condvar,
+    /// Threads that wait for it.
+    #[cfg(test)]
+    pub(super) waiting: std::sync::atomic::AtomicUsize,
 }
 
 /// The right to flush or to replace the log.
@@ -59,7 +62,11 @@ impl Gate {
                 *busy = true;
                 return Some(Turn(self));
             }
+            #[cfg(test)]
+            self.waiting.fetch_add(1, Ordering::SeqCst);
             self.freed.wait(&mut busy);
+            #[cfg(test)]
+            self.waiting.fetch_sub(1, Ordering::SeqCst);
         }
     }
 }

@@ -23,6 +23,13 @@ pub struct Held {
     pub(super) lock: File,
 }
 
+impl Drop for Held {
+    fn drop(&mut self) {
+        // Closing alone would leave it to a child that was forked meanwhile and not executed yet.
+        let _ = flock(&self.lock, FlockOperation::Unlock);
+    }
+}
+
 /// Waits for the end of a container's supervisor.
 #[derive(Debug)]
 pub struct Watch {

@@ -142,7 +142,15 @@ fn one_flush_serves_many_waiters() {
         for _ in 0..8 {
             scope.spawn(|| journal.sync_file(Ino(1)).unwrap());
         }
-        std::thread::sleep(std::time::Duration::from_millis(50));
+        while journal
+            .shared
+            .gate
+            .waiting
+            .load(std::sync::atomic::Ordering::SeqCst)
+            < 8
+        {
+            std::thread::yield_now();
+        }
         drop(turn);
     });
     assert_eq!(journal.stats().syncs, 1);
