@@ -679,3 +679,54 @@ proptest! {
         prop_assert!(stand.store.verify(&mut |_, _| ()).unwrap().damaged.is_empty());
     }
 }
+
+#[test]
+fn what_is_written_to_meanwhile_is_archived_whatever_its_writer_cuts_and_removes() {
+    let stand = Stand::new();
+    let writer = stand.open();
+    let file = put(&writer, "a/cut", &[1; 10_000]);
+    let cut = SetAttr {
+        size: Some(0),
+        ..SetAttr::default()
+    };
+    let look = || {
+        let lower = stand.lower();
+        let journal = Journal::open_read_only(&stand.upper(), Stand::of(&*lower)).unwrap();
+        (lower, journal)
+    };
+    // Cut and written to all the time: between any two questions.
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                writer.set_attr(file, cut).unwrap();
+                writer.write(file, 0, &[2; 10_000], KillSetId::No).unwrap();
+            }
+        });
+        for _ in 0..1000 {
+            let (lower, journal) = look();
+            let union = open(lower, Some(Box::new(journal.beside_its_writer())));
+            let archived = union.write_archive(None, std::io::sink(), &Watch::nobody());
+            let archived = archived.unwrap_or_else(|e| {
+                done.store(true, Ordering::Relaxed);
+                panic!("{e}");
+            });
+            assert_eq!(archived.entries, 12);
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    // Removed after the snapshot was taken. Of one that nobody writes to that is damage.
+    let ((lower, other), (_, beside)) = (look(), look());
+    let snapshots = [other, beside.beside_its_writer()].map(|journal| {
+        let lower = Arc::clone(&lower);
+        open(lower, Some(Box::new(journal)))
+    });
+    writer.unlink(at(&writer, "a"), b"cut").unwrap();
+    writer.forget(file, u64::MAX);
+    writer.sync_all().unwrap();
+    let [other, beside] =
+        snapshots.map(|union| union.write_archive(None, std::io::sink(), &Watch::nobody()));
+    let error = other.unwrap_err().to_string();
+    assert!(error.contains("the data file is missing"), "{error}");
+    assert_eq!(beside.unwrap().entries, 12);
+}

@@ -197,7 +197,7 @@ fn told(layer: Option<&CommittedLayer>) -> String {
 struct Frozen {
     state: State,
     held: Option<Held>,
-    _paused: Option<Paused>,
+    paused: Option<Paused>,
 }
 
 impl Frozen {
@@ -234,14 +234,15 @@ impl Frozen {
         Ok(Self {
             state,
             held,
-            _paused: paused,
+            paused,
         })
     }
 
     fn upper(&self) -> Upper {
-        match self.held {
-            Some(_) => Upper::Hold,
-            None => Upper::Look,
+        match (&self.held, &self.paused) {
+            (Some(_), _) => Upper::Hold,
+            (None, Some(_)) => Upper::Look,
+            (None, None) => Upper::Beside,
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::{
     CliError, Context,
     container::{
         ContainerError, pause,
+        process::ProcessId,
         root::{self, Upper},
         state::State,
     },
@@ -85,7 +86,12 @@ fn open(cx: &Context, name: &str) -> Result<Union, CliError> {
             if let Some(Err(error)) = state.process.as_ref().map(pause::flush) {
                 tracing::debug!(%error, "mapped files of the container may not be written out");
             }
-            Ok(root::open(store, &state, &dir, Upper::Look)?.0)
+            let process = state.process.as_ref();
+            let upper = match process.and_then(ProcessId::open) {
+                Some(_) => Upper::Beside,
+                None => Upper::Look,
+            };
+            Ok(root::open(store, &state, &dir, upper)?.0)
         }
         Err(ContainerError::NotFound(_) | ContainerError::Invalid { .. }) => {
             let images = cx.images()?;

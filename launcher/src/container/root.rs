@@ -26,6 +26,8 @@ pub enum Upper {
     },
     /// A snapshot, to look into.
     Look,
+    /// A snapshot of what is written to meanwhile.
+    Beside,
     /// To make a layer of it; nobody else can open it meanwhile, and it is not in use.
     Hold,
 }
@@ -59,9 +61,10 @@ pub fn open_over(
     let dir = dir.join("upper");
     let journal = match upper {
         // A container that never ran changed nothing.
-        Upper::Look | Upper::Hold if !dir.join("journal").exists() => None,
+        Upper::Look | Upper::Beside | Upper::Hold if !dir.join("journal").exists() => None,
         Upper::Hold => Some(Journal::open_held(&dir, of)?),
         Upper::Look => Some(Journal::open_read_only(&dir, of)?),
+        Upper::Beside => Some(Journal::open_read_only(&dir, of)?.beside_its_writer()),
         Upper::Serve { volatile } => {
             let usual = JournalOptions::default();
             let options = JournalOptions {
@@ -78,7 +81,7 @@ pub fn open_over(
     };
     let boxed = journal.map(|j| Box::new(j) as Box<dyn pellicle_upper::Upper>);
     let options = Options {
-        read_only: upper == Upper::Look || upper == Upper::Hold,
+        read_only: !matches!(upper, Upper::Serve { .. }),
     };
     Ok(Union::open(lower, boxed, options)?)
 }

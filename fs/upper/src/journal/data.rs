@@ -45,6 +45,8 @@ pub(super) struct DataFiles {
     dir: File,
     path: PathBuf,
     read_only: bool,
+    /// A file that is missing was removed by the writer that this is a snapshot beside.
+    missing_is_empty: bool,
     state: Mutex<State>,
     /// Size of `State::copied`, so that a commit need not take the lock when there is none.
     copied: AtomicUsize,
@@ -84,6 +86,12 @@ pub(super) fn file_name(ino: u64) -> String {
     format!("{ino:016x}")
 }
 
+/// A file without a byte and without a name.
+fn empty() -> io::Result<Arc<File>> {
+    let file = rustix::fs::memfd_create("removed", rustix::fs::MemfdFlags::CLOEXEC)?;
+    Ok(Arc::new(File::from(file)))
+}
+
 fn ino_of(name: &[u8]) -> Option<u64> {
     let name = std::str::from_utf8(name).ok().filter(|n| n.len() == 16)?;
     let ino = u64::from_str_radix(name, 16).ok()?;
@@ -98,6 +106,7 @@ impl DataFiles {
             dir,
             path,
             read_only,
+            missing_is_empty: false,
             state: Mutex::new(State {
                 open: LruCache::new(NonZeroUsize::new(open).unwrap_or(NonZeroUsize::MIN)),
                 touched: HashMap::new(),
@@ -113,6 +122,11 @@ impl DataFiles {
             }),
             copied: AtomicUsize::new(0),
         }
+    }
+
+    /// Takes files that are missing for empty ones from now on.
+    pub(super) fn take_missing_for_empty(&mut self) {
+        self.missing_is_empty = true;
     }
 
     fn path_of(&self, ino: u64) -> PathBuf {
@@ -140,7 +154,11 @@ impl DataFiles {
     }
 
     pub(super) fn get(&self, ino: Ino) -> Result<Arc<File>, UpperError> {
-        let file = self.find(ino.0).map_err(|e| match e.kind() {
+        let found = match self.find(ino.0) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound && self.missing_is_empty => empty(),
+            found => found,
+        };
+        let file = found.map_err(|e| match e.kind() {
             io::ErrorKind::NotFound => corrupt(&self.path_of(ino.0), 0, "the data file is missing"),
             _ => io_error("open", &self.path_of(ino.0))(e),
         })?;

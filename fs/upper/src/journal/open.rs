@@ -149,6 +149,16 @@ impl Journal {
         ))
     }
 
+    /// This snapshot, of an upper whose writer goes on: what the writer cuts or removes meanwhile reads as
+    /// zeros, and is no damage.
+    #[must_use]
+    pub fn beside_its_writer(mut self) -> Self {
+        if let Some(shared) = Arc::get_mut(&mut self.shared) {
+            shared.files.take_missing_for_empty();
+        }
+        self
+    }
+
     /// Opens the upper in `dir` for reading, and keeps everyone else from opening it for writing for
     /// as long as this lives: to make a layer of it.
     ///
