@@ -14,10 +14,7 @@ use tracing::{
 };
 use tracing_subscriber::{
     EnvFilter,
-    fmt::{
-        FmtContext, FormatEvent, FormatFields,
-        format::{self},
-    },
+    fmt::{FmtContext, FormatEvent, FormatFields, format},
     registry::LookupSpan,
 };
 
