@@ -9,6 +9,8 @@
 use std::{
     io,
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    thread,
+    time::{Duration, Instant},
 };
 
 use rustix::process::Pid;
@@ -37,16 +39,19 @@ pub enum Kinship {
     Sibling,
 }
 
+/// How long a thread that was joined may take to be gone.
+const ENDING: Duration = Duration::from_secs(2);
+
 /// Forks, the child being in new namespaces as `namespaces` (`CLONE_NEW*` bits) says.
 ///
 /// clone(2), not clone3(2): filters in the way of nested containers refuse the latter, since they
 /// cannot look into its arguments.
 ///
 /// # Errors
-/// `EBUSY` if this process has more than one thread; otherwise clone(2)'s, among them `ENOSPC` and
+/// `EBUSY` if this process has more than one thread, not counting those that have been joined; otherwise clone(2)'s, among them `ENOSPC` and
 /// `EPERM` where user namespaces are limited or switched off.
 pub fn fork(namespaces: i32, kinship: Kinship) -> io::Result<Forked> {
-    single_threaded()?;
+    alone()?;
     let flags = libc::CLONE_PIDFD
         | namespaces
         | match kinship {
@@ -79,6 +84,18 @@ pub fn fork(namespaces: i32, kinship: Kinship) -> io::Result<Forked> {
                 .and_then(Pid::from_raw)
                 .ok_or_else(|| io::Error::other("the kernel returned no process number"))?;
             Ok(Forked::Parent { pid, pidfd })
+        }
+    }
+}
+
+/// [`single_threaded`], once threads that have been joined are gone.
+fn alone() -> io::Result<()> {
+    let begun = Instant::now();
+    loop {
+        match single_threaded() {
+            // A thread can be joined a moment before the kernel has let go of it.
+            Err(_) if begun.elapsed() < ENDING => thread::sleep(Duration::from_micros(100)),
+            result => return result,
         }
     }
 }
