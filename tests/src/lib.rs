@@ -96,6 +96,19 @@ pub fn repository() -> PathBuf {
         .to_path_buf()
 }
 
+/// Writes a program to `path`, by another process: what is open here for writing a child of another
+/// thread holds until it executes, and meanwhile nobody can execute the program.
+///
+/// # Panics
+/// If that fails.
+pub fn write_program(path: &Path, text: &str) {
+    let mut write = std::process::Command::new("sh");
+    write
+        .args(["-c", "cat >\"$1\" && chmod 755 \"$1\"", "sh"])
+        .arg(path);
+    Cmd::new(write).stdin(text).ok();
+}
+
 /// Processes that are about to end.
 ///
 /// One of several threads is not gone with the first of them, nor with its memory, by which

@@ -6,7 +6,6 @@ use std::{
     fs,
     os::unix::fs::{PermissionsExt as _, chown},
     path::{Path, PathBuf},
-    process::Command,
     sync::atomic::{AtomicU64, Ordering},
     thread,
     time::Duration,
@@ -14,7 +13,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::{Cmd, Who, debian_layers, leftovers, pellicle, tools_image, wait_for};
+use crate::{Cmd, Who, debian_layers, leftovers, pellicle, tools_image, wait_for, write_program};
 
 /// Where tests put their files: `PELLICLE_TEST_SCRATCH`, else the temporary directory.
 #[must_use]
@@ -129,18 +128,13 @@ impl TestStore {
         path
     }
 
-    /// Writes a program in the test's own directory, by another process: what is open here for writing
-    /// a child of another thread holds until it executes, and meanwhile nobody can execute the program.
+    /// Writes a program in the test's own directory, as [`write_program`].
     ///
     /// # Panics
     /// If that fails.
     pub fn program(&self, name: &str, text: &str) -> PathBuf {
         let path = self.path(name);
-        let mut write = Command::new("sh");
-        write
-            .args(["-c", "cat >\"$1\" && chmod 755 \"$1\"", "sh"])
-            .arg(&path);
-        Cmd::new(write).stdin(text).ok();
+        write_program(&path, text);
         self.own(&path);
         path
     }

@@ -35,7 +35,7 @@ pub enum Opens {
     Answered,
     /// Hand the kernel the host files that hold whole contents, so that reads, writes and `mmap` of
     /// them never come here (Linux 6.9+, real root only; elsewhere it is [`Opens::Silent`], with a
-    /// line in the log). What was written so is the union's from the close, `fsync` or `stat` on:
+    /// warning). What was written so is the union's from the close, `fsync` or `stat` on:
     /// see `fs/docs/TRANSPORT.md`.
     Passthrough,
 }

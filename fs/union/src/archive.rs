@@ -142,22 +142,23 @@ impl Union {
                 Err(Error::NoSuchOffset) => start,
                 Err(error) => return Err(error),
             };
-            // Cut between the two questions, it has no data there any more; whoever says so over and
-            // over contradicts himself.
-            if end <= start && start >= at && gone < GONE_MAX {
-                (at, gone) = (start, gone + 1);
-                continue;
-            }
-            if end <= start || start < at {
+            let is_gone = end <= start;
+            // Who says so over and over contradicts himself.
+            if start < at || (is_gone && gone == GONE_MAX) {
                 return Err(Error::damaged(format!(
                     "inode {ino} has a hole inside its data"
                 )));
+            }
+            if is_gone {
+                // Cut between the two questions, it has no data there any more.
+                (at, gone) = (start, gone + 1);
+                continue;
             }
             extents.push(Extent {
                 offset: start,
                 len: end - start,
             });
-            at = end;
+            (at, gone) = (end, 0);
         }
         Ok(extents)
     }

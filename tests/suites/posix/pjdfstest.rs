@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, process::Command, time::Duration};
 
-use pellicle_tests::{Cmd, Overlay, Way};
+use pellicle_tests::{Cmd, Overlay, Way, write_program};
 
 use crate::{can_run, some_files, tool};
 
@@ -85,14 +85,7 @@ fn pjdfstest_finds_no_failure() {
         for dir in ["bin", "other"] {
             fs::create_dir(overlay.path(dir)).expect("mkdir");
         }
-        let mount = overlay.path("bin/mount");
-        // By another process: what is open here for writing nobody can execute, and a child of another
-        // thread holds it until it executes.
-        let mut write = Command::new("sh");
-        write
-            .args(["-c", "cat >\"$1\" && chmod 755 \"$1\"", "sh"])
-            .arg(&mount);
-        Cmd::new(write).stdin(MOUNT).ok();
+        write_program(&overlay.path("bin/mount"), MOUNT);
 
         // Its cases that remount need a process of their own: others leave a file open that has no
         // name, and no file system turns read-only then.

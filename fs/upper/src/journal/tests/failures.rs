@@ -146,15 +146,7 @@ fn waiters_of_a_failed_sync_fail_too() {
         let waiters: Vec<_> = (0..4)
             .map(|_| scope.spawn(|| journal.sync_file(Ino(1))))
             .collect();
-        while journal
-            .shared
-            .gate
-            .waiting
-            .load(std::sync::atomic::Ordering::SeqCst)
-            < 4
-        {
-            std::thread::yield_now();
-        }
+        wait_for_waiters(&journal, 4);
         assert!(faults.arm("journal::sync_log::eio", 1));
         drop(turn);
         for waiter in waiters {

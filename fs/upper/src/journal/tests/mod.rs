@@ -144,6 +144,14 @@ pub(super) fn create(dir: &Path) -> Journal {
     Journal::create(dir, LOWER, quiet()).unwrap()
 }
 
+/// Waits until `count` threads wait for the gate of `journal`.
+pub(super) fn wait_for_waiters(journal: &Journal, count: usize) {
+    let waiting = &journal.shared.gate.waiting;
+    while waiting.load(std::sync::atomic::Ordering::SeqCst) < count {
+        std::thread::yield_now();
+    }
+}
+
 pub(super) type Opened = (Journal, Vec<Kept>, Recovery);
 
 pub(super) fn read(journal: Journal) -> Result<Opened, UpperError> {

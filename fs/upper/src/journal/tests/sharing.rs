@@ -142,15 +142,7 @@ fn one_flush_serves_many_waiters() {
         for _ in 0..8 {
             scope.spawn(|| journal.sync_file(Ino(1)).unwrap());
         }
-        while journal
-            .shared
-            .gate
-            .waiting
-            .load(std::sync::atomic::Ordering::SeqCst)
-            < 8
-        {
-            std::thread::yield_now();
-        }
+        wait_for_waiters(&journal, 8);
         drop(turn);
     });
     assert_eq!(journal.stats().syncs, 1);
