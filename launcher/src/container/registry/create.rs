@@ -19,7 +19,7 @@ impl Registry {
     /// [`ContainerError::NameTaken`]; the host's errors. Nothing is left then.
     pub fn create(&self, state: &mut State, spec: &Spec) -> Result<Held, ContainerError> {
         let dir = self.dir(&state.id);
-        let new = dir.with_file_name(format!(".new-{}", state.id));
+        let new = self.new_dir(&state.id);
         for part in ["containers", "names", "running"] {
             let path = self.root.join(part);
             match fs::create_dir(&path) {
@@ -49,7 +49,8 @@ impl Registry {
         spec: &Spec,
     ) -> Result<Held, ContainerError> {
         let lock = open_lock(&new.join("lock"))?;
-        flock(&lock, FlockOperation::NonBlockingLockExclusive)
+        // Who looks for remains of others has it for an instant.
+        flock(&lock, FlockOperation::LockExclusive)
             .map_err(ContainerError::file("lock", new.join("lock")))?;
         let upper = new.join(UPPER);
         match fs::create_dir(&upper) {
@@ -114,7 +115,7 @@ impl Registry {
 
     /// Also while it is being made.
     fn exists(&self, id: &str) -> bool {
-        let dir = self.dir(id);
-        dir.exists() || dir.with_file_name(format!(".new-{id}")).exists()
+        // In the order in which it has the two: it may be on the way from one to the other.
+        self.new_dir(id).exists() || self.dir(id).exists()
     }
 }

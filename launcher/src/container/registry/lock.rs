@@ -88,12 +88,14 @@ impl Registry {
         {
             Ok(lock) => {
                 flock(&lock, FlockOperation::NonBlockingLockExclusive).ok()?;
-                Some(Held { dir, lock })
+                // It may have been removed before the lock was let go of.
+                dir.exists().then_some(Held { dir, lock })
             }
             Err(_) => {
-                // Its marker comes before the container itself: gone only if nobody makes it.
-                let new = dir.with_file_name(format!(".new-{id}"));
-                if !dir.exists() && is_free(&new.join("lock")) {
+                // Its marker comes before the container itself: gone only if nobody makes it. It is looked
+                // for in the order in which it has the two names, not to be missed on the way.
+                let new = self.new_dir(id);
+                if is_free(&new.join("lock")) && !dir.exists() {
                     let _ = fs::remove_dir_all(new);
                     let _ = fs::remove_file(self.marker(id));
                 }

@@ -71,6 +71,11 @@ impl Registry {
         self.root.join("containers").join(id)
     }
 
+    /// Where container `id` is while it is being made.
+    fn new_dir(&self, id: &str) -> PathBuf {
+        self.root.join("containers").join(format!(".new-{id}"))
+    }
+
     /// Where the writable layer of container `id` is.
     #[must_use]
     pub fn upper(&self, id: &str) -> PathBuf {

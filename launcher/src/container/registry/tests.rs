@@ -139,3 +139,30 @@ fn a_name_that_cannot_be_freed_is_said() {
     assert!(said.contains("names/web"), "{said}");
     assert!(registry.ids().unwrap().is_empty());
 }
+
+#[test]
+fn who_looks_for_orphans_takes_nothing_from_a_container_that_is_being_made() {
+    let (_dir, registry) = registry();
+    let makers: Vec<_> = (0..2)
+        .map(|n| {
+            let (registry, name) = (registry.clone(), format!("web{n}"));
+            std::thread::spawn(move || {
+                for _ in 0..300 {
+                    let (id, held) = make(&registry, &name).unwrap();
+                    registry.note_served(&id, "ring").unwrap();
+                    registry.remove(held, &id, Some(&name), None).unwrap();
+                }
+            })
+        })
+        .collect();
+    while !makers.iter().all(std::thread::JoinHandle::is_finished) {
+        registry.sweep();
+        for id in registry.marked().unwrap() {
+            assert!(registry.hold_orphan(&id).is_none(), "it is held, or gone");
+        }
+    }
+    for maker in makers {
+        maker.join().unwrap();
+    }
+    assert!(registry.marked().unwrap().is_empty());
+}
