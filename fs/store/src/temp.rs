@@ -165,7 +165,11 @@ impl Temps {
             let path = entry.map_err(StoreError::io("list", &tmp))?.path();
             if is_dead(&path) {
                 tracing::info!(path = %path.display(), "removing what an interrupted writer left");
-                fs::remove_dir_all(&path).map_err(StoreError::io("remove", &path))?;
+                match fs::remove_dir_all(&path) {
+                    // By its owner, who was just about to.
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                    other => other.map_err(StoreError::io("remove", &path))?,
+                }
             }
         }
         Ok(())

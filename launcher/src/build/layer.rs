@@ -10,7 +10,10 @@ use std::{
 use pellicle_layer::Lower;
 use pellicle_store::{Store, Time};
 use pellicle_union::{LayerChange, LayerEntry, SetAttr, Union, Watch};
-use rustix::fs::{FlockOperation, flock};
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::retry_on_intr,
+};
 
 use super::{BuildError, cache};
 use crate::{
@@ -47,6 +50,7 @@ impl Work {
     /// The host's.
     pub(super) fn new(root: &Path) -> Result<Self, BuildError> {
         let parent = cache::dir(root).join("work");
+        let _guard = guard(root)?;
         let dir = tempfile::Builder::new()
             .prefix("w")
             .tempdir_in(&parent)
@@ -68,6 +72,8 @@ impl Work {
     /// Removes what killed builds left in the store at `root`.
     pub(super) fn sweep(root: &Path) {
         let parent = cache::dir(root).join("work");
+        // Without it there is nothing to be swept.
+        let Ok(_guard) = guard(root) else { return };
         for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
             let free = File::open(entry.path().join("lock"))
                 .is_ok_and(|l| flock(&l, FlockOperation::NonBlockingLockExclusive).is_ok());
@@ -76,6 +82,16 @@ impl Work {
             }
         }
     }
+}
+
+/// Held while a directory is made and while those of others are looked at: one whose lock is not there yet,
+/// or not taken yet, is not dead.
+fn guard(root: &Path) -> Result<File, BuildError> {
+    let path = root.join("locks/builds");
+    let fail = || BuildError::io("lock", &path);
+    let file = File::create(&path).map_err(fail())?;
+    retry_on_intr(|| flock(&file, FlockOperation::LockExclusive)).map_err(|e| fail()(e.into()))?;
+    Ok(file)
 }
 
 impl Drop for Work {
@@ -172,4 +188,31 @@ fn set_time(union: &Union, change: &LayerChange, times: Times) -> Result<(), Bui
         )?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_is_swept_once_its_build_has_died_and_not_before() {
+        let top = tempfile::tempdir().unwrap();
+        let parent = cache::dir(top.path()).join("work");
+        fs::create_dir_all(parent.join("wdead")).unwrap();
+        fs::create_dir(top.path().join("locks")).unwrap();
+        fs::write(parent.join("wdead/lock"), "").unwrap();
+        let root = top.path().to_owned();
+        let maker = std::thread::spawn(move || {
+            for _ in 0..300 {
+                let work = Work::new(&root).unwrap();
+                assert!(work.path().is_dir());
+            }
+        });
+        while !maker.is_finished() {
+            Work::sweep(top.path());
+        }
+        maker.join().unwrap();
+        Work::sweep(top.path());
+        assert_eq!(fs::read_dir(&parent).unwrap().count(), 0);
+    }
 }

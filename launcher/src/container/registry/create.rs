@@ -3,7 +3,10 @@
 use std::{fs, io, os::unix::fs::symlink, path::Path};
 
 use oci_spec::runtime::Spec;
-use rustix::fs::{FlockOperation, flock};
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::retry_on_intr,
+};
 
 use super::{Held, Registry, UPPER, lock::open_lock};
 use crate::container::{
@@ -50,7 +53,7 @@ impl Registry {
     ) -> Result<Held, ContainerError> {
         let lock = open_lock(&new.join("lock"))?;
         // Who looks for remains of others has it for an instant.
-        flock(&lock, FlockOperation::LockExclusive)
+        retry_on_intr(|| flock(&lock, FlockOperation::LockExclusive))
             .map_err(ContainerError::file("lock", new.join("lock")))?;
         let upper = new.join(UPPER);
         match fs::create_dir(&upper) {
