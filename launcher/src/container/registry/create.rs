@@ -90,16 +90,12 @@ impl Registry {
             match symlink(&state.id, &link) {
                 Ok(()) => return Ok(()),
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-                    let holder = fs::read_link(&link).unwrap_or_default();
-                    let holder = holder.to_string_lossy().into_owned();
+                    let target = fs::read_link(&link).unwrap_or_default();
+                    let holder = target.to_string_lossy().into_owned();
                     if !names::is_id(&holder) || !self.exists(&holder) {
                         // Its container was being made or removed when its process died.
-                        match fs::remove_file(&link) {
-                            Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                                return Err(ContainerError::file("remove", link)(e));
-                            }
-                            _ => {}
-                        }
+                        self.free_name(&state.name, &target)
+                            .map_err(ContainerError::file("remove", link))?;
                     } else if !made_up {
                         return Err(ContainerError::NameTaken {
                             name: state.name.clone(),

@@ -90,6 +90,20 @@ impl Registry {
         self.root.join("names").join(name)
     }
 
+    /// Frees `name` unless it leads elsewhere than to `holder` by now: of two who find it left by a container
+    /// that is gone, none takes away what the other has put in its place.
+    fn free_name(&self, name: &str, holder: &Path) -> io::Result<()> {
+        let link = self.name_link(name);
+        // Without the lock, as where nothing more can be made, the name is freed all the same.
+        let _guard = lock::names(&self.root);
+        match fs::read_link(&link) {
+            Ok(target) if target != holder => Ok(()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            // It stays until it is removed here, also where it is no link.
+            _ => fs::remove_file(link),
+        }
+    }
+
     /// The runtime specification of container `id`.
     ///
     /// # Errors

@@ -29,7 +29,9 @@ impl Registry {
         let gone = held.dir.with_file_name(format!(".gone-{id}"));
         fs::rename(&held.dir, &gone).map_err(ContainerError::file("remove", &held.dir))?;
         match name.filter(|n| names::check(n).is_ok()) {
-            Some(name) => self.remove_name(name, id),
+            Some(name) => {
+                let _ = self.free_name(name, Path::new(id));
+            }
             None => self.remove_names(id),
         }
         let _ = fs::remove_file(self.marker(id));
@@ -64,14 +66,9 @@ impl Registry {
     /// Frees the names of container `id`, whichever they are.
     fn remove_names(&self, id: &str) {
         for name in entries(&self.root.join("names")).unwrap_or_default() {
-            self.remove_name(&name, id);
-        }
-    }
-
-    fn remove_name(&self, name: &str, id: &str) {
-        let link = self.name_link(name);
-        if fs::read_link(&link).is_ok_and(|target| target == Path::new(id)) {
-            let _ = fs::remove_file(link);
+            if fs::read_link(self.name_link(&name)).is_ok_and(|holder| holder == Path::new(id)) {
+                let _ = self.free_name(&name, Path::new(id));
+            }
         }
     }
 

@@ -166,3 +166,31 @@ fn who_looks_for_orphans_takes_nothing_from_a_container_that_is_being_made() {
     }
     assert!(registry.marked().unwrap().is_empty());
 }
+
+#[test]
+fn of_those_who_find_a_name_left_behind_one_gets_it() {
+    let (dir, registry) = registry();
+    fs::create_dir_all(dir.path().join("locks")).unwrap();
+    make(&registry, "first").unwrap();
+    for _ in 0..200 {
+        symlink(names::new_id(), dir.path().join("names/web")).unwrap();
+        let start = std::sync::Barrier::new(3);
+        let mut made: Vec<_> = std::thread::scope(|scope| {
+            let makers: Vec<_> = (0..3)
+                .map(|_| {
+                    scope.spawn(|| {
+                        start.wait();
+                        make(&registry, "web").ok()
+                    })
+                })
+                .collect();
+            let made = makers.into_iter().filter_map(|m| m.join().unwrap());
+            made.collect()
+        });
+        assert_eq!(made.len(), 1, "one name has one owner");
+        let (id, held) = made.remove(0);
+        assert_eq!(registry.find("web").unwrap(), id);
+        registry.remove(held, &id, Some("web"), None).unwrap();
+        assert!(!dir.path().join("names/web").exists());
+    }
+}
