@@ -25,7 +25,7 @@ use std::{
 
 use rustix::{
     fs::{FlockOperation, flock},
-    io::Errno,
+    io::{Errno, retry_on_intr},
 };
 
 use crate::StoreError;
@@ -78,6 +78,21 @@ impl Drop for StoreLock {
 #[derive(Debug)]
 #[must_use]
 pub struct Hold(File);
+
+impl Hold {
+    /// The lock `locks/<name>` of the store at `root`, alone. For what is held an instant: waits as long
+    /// as it takes.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn brief(root: &Path, name: &str) -> Result<Self, StoreError> {
+        let path = root.join("locks").join(name);
+        let file = open_lock_file(&path)?;
+        retry_on_intr(|| flock(&file, FlockOperation::LockExclusive))
+            .map_err(|e| StoreError::io("lock", &path)(e.into()))?;
+        Ok(Self(file))
+    }
+}
 
 impl Drop for Hold {
     fn drop(&mut self) {

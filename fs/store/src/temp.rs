@@ -29,7 +29,7 @@ use rustix::{
     io::Errno,
 };
 
-use crate::{StoreError, Time};
+use crate::{Hold, StoreError, Time};
 
 /// Bytes that one `copy_file_range(2)` is asked for.
 const COPY_AT_ONCE: usize = 1 << 30;
@@ -145,12 +145,8 @@ impl Temps {
         })
     }
 
-    fn guard(&self) -> Result<File, StoreError> {
-        let path = self.root.join("locks/tmp");
-        let file = crate::lock::open_lock_file(&path)?;
-        rustix::io::retry_on_intr(|| flock(&file, FlockOperation::LockExclusive))
-            .map_err(|e| StoreError::io("lock", &path)(e.into()))?;
-        Ok(file)
+    fn guard(&self) -> Result<Hold, StoreError> {
+        Hold::brief(&self.root, "tmp")
     }
 
     /// Removes what dead writers left. Does nothing, and takes no lock, if `tmp/` is empty.

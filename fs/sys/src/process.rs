@@ -48,8 +48,8 @@ const ENDING: Duration = Duration::from_secs(2);
 /// cannot look into its arguments.
 ///
 /// # Errors
-/// `EBUSY` if this process has more than one thread, not counting those that have been joined; otherwise clone(2)'s, among them `ENOSPC` and
-/// `EPERM` where user namespaces are limited or switched off.
+/// `EBUSY` if this process has more than one thread, not counting those that have been joined; otherwise
+/// clone(2)'s, among them `ENOSPC` and `EPERM` where user namespaces are limited or switched off.
 pub fn fork(namespaces: i32, kinship: Kinship) -> io::Result<Forked> {
     alone()?;
     let flags = libc::CLONE_PIDFD

@@ -8,12 +8,9 @@ use std::{
 };
 
 use pellicle_layer::Lower;
-use pellicle_store::{Store, Time};
+use pellicle_store::{Hold, Store, Time};
 use pellicle_union::{LayerChange, LayerEntry, SetAttr, Union, Watch};
-use rustix::{
-    fs::{FlockOperation, flock},
-    io::retry_on_intr,
-};
+use rustix::fs::{FlockOperation, flock};
 
 use super::{BuildError, cache};
 use crate::{
@@ -72,7 +69,7 @@ impl Work {
     /// Removes what killed builds left in the store at `root`.
     pub(super) fn sweep(root: &Path) {
         let parent = cache::dir(root).join("work");
-        // Without it there is nothing to be swept.
+        // Whoever cannot have it cannot build either, and is told so then.
         let Ok(_guard) = guard(root) else { return };
         for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
             let free = File::open(entry.path().join("lock"))
@@ -86,12 +83,8 @@ impl Work {
 
 /// Held while a directory is made and while those of others are looked at: one whose lock is not there yet,
 /// or not taken yet, is not dead.
-fn guard(root: &Path) -> Result<File, BuildError> {
-    let path = root.join("locks/builds");
-    let fail = || BuildError::io("lock", &path);
-    let file = File::create(&path).map_err(fail())?;
-    retry_on_intr(|| flock(&file, FlockOperation::LockExclusive)).map_err(|e| fail()(e.into()))?;
-    Ok(file)
+fn guard(root: &Path) -> Result<Hold, BuildError> {
+    Ok(Hold::brief(root, "builds")?)
 }
 
 impl Drop for Work {

@@ -90,11 +90,12 @@ impl Registry {
             match symlink(&state.id, &link) {
                 Ok(()) => return Ok(()),
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-                    let target = fs::read_link(&link).unwrap_or_default();
-                    let holder = target.to_string_lossy().into_owned();
+                    let target = fs::read_link(&link).ok();
+                    let holder = target.as_deref().unwrap_or(Path::new(""));
+                    let holder = holder.to_string_lossy().into_owned();
                     if !names::is_id(&holder) || !self.exists(&holder) {
                         // Its container was being made or removed when its process died.
-                        self.free_name(&state.name, &target)
+                        self.free_name(&state.name, target.as_deref())
                             .map_err(ContainerError::file("remove", link))?;
                     } else if !made_up {
                         return Err(ContainerError::NameTaken {

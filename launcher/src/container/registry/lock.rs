@@ -7,10 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::{
-    fs::{FlockOperation, flock},
-    io::retry_on_intr,
-};
+use rustix::fs::{FlockOperation, flock};
 
 use super::Registry;
 use crate::container::{
@@ -165,14 +162,6 @@ pub(super) fn open_lock(path: &Path) -> Result<File, ContainerError> {
             }
             _ => ContainerError::file("open", path)(e),
         })
-}
-
-/// Held by whoever takes a name away, in the store at `root`.
-pub(super) fn names(root: &Path) -> io::Result<File> {
-    let path = root.join("locks/names");
-    let lock = OpenOptions::new().append(true).create(true).open(path)?;
-    retry_on_intr(|| flock(&lock, FlockOperation::LockExclusive))?;
-    Ok(lock)
 }
 
 pub(super) fn leave_code(lock: &mut File, code: i32) {

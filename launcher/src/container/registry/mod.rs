@@ -34,6 +34,7 @@ use std::{
 };
 
 use oci_spec::runtime::Spec;
+use pellicle_store::Hold;
 
 pub use self::{
     find::Listed,
@@ -90,17 +91,17 @@ impl Registry {
         self.root.join("names").join(name)
     }
 
-    /// Frees `name` unless it leads elsewhere than to `holder` by now: of two who find it left by a container
-    /// that is gone, none takes away what the other has put in its place.
-    fn free_name(&self, name: &str, holder: &Path) -> io::Result<()> {
+    /// Frees `name` if it still leads to `holder`, or if it is no link and was none (`None`): of two who find
+    /// it left by a container that is gone, none takes away what the other has put in its place.
+    fn free_name(&self, name: &str, holder: Option<&Path>) -> io::Result<()> {
         let link = self.name_link(name);
         // Without the lock, as where nothing more can be made, the name is freed all the same.
-        let _guard = lock::names(&self.root);
+        let _guard = Hold::brief(&self.root, "names");
         match fs::read_link(&link) {
-            Ok(target) if target != holder => Ok(()),
+            // Who makes a name anew does not take the lock.
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-            // It stays until it is removed here, also where it is no link.
-            _ => fs::remove_file(link),
+            now if now.as_deref().ok() == holder => fs::remove_file(link),
+            _ => Ok(()),
         }
     }
 

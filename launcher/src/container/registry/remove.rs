@@ -30,7 +30,7 @@ impl Registry {
         fs::rename(&held.dir, &gone).map_err(ContainerError::file("remove", &held.dir))?;
         match name.filter(|n| names::check(n).is_ok()) {
             Some(name) => {
-                let _ = self.free_name(name, Path::new(id));
+                let _ = self.free_name(name, Some(Path::new(id)));
             }
             None => self.remove_names(id),
         }
@@ -66,9 +66,7 @@ impl Registry {
     /// Frees the names of container `id`, whichever they are.
     fn remove_names(&self, id: &str) {
         for name in entries(&self.root.join("names")).unwrap_or_default() {
-            if fs::read_link(self.name_link(&name)).is_ok_and(|holder| holder == Path::new(id)) {
-                let _ = self.free_name(&name, Path::new(id));
-            }
+            let _ = self.free_name(&name, Some(Path::new(id)));
         }
     }
 
