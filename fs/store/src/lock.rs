@@ -13,7 +13,7 @@
 use std::{
     fs::{self, File},
     io,
-    os::unix::fs::MetadataExt as _,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::Path,
     sync::{
         Arc,
@@ -122,12 +122,11 @@ pub(crate) fn repairing(root: &Path) -> Result<Hold, StoreError> {
 /// Opens a lock file, making it where it is missing. A store that cannot be written to can still be
 /// locked as long as the file is there.
 pub(crate) fn open_lock_file(path: &Path) -> Result<File, StoreError> {
-    match File::open(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => File::options()
-            .read(true)
-            .append(true)
-            .create(true)
-            .open(path),
+    let mut how = File::options();
+    // A FIFO in its place is not waited for.
+    how.read(true).custom_flags(libc::O_NONBLOCK);
+    match how.open(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => how.append(true).create(true).open(path),
         other => other,
     }
     .map_err(StoreError::io("open lock", path))
@@ -234,5 +233,18 @@ mod tests {
         assert!(matches!(repairing(root), Err(StoreError::Busy { .. })));
         drop(repair);
         drop(repairing(root).unwrap());
+    }
+
+    #[test]
+    fn a_fifo_in_the_place_of_a_lock_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        fs::create_dir(root.join("locks")).unwrap();
+        let status = std::process::Command::new("mkfifo")
+            .arg(root.join("locks/names"))
+            .status();
+        assert!(status.unwrap().success());
+        drop(Hold::brief(root, "names").unwrap());
+        drop(Hold::brief(root, "names").unwrap());
     }
 }
